@@ -1,0 +1,32 @@
+# Every target prepares .venv by itself; in an active conda environment use `dvc repro` and `pytest` directly.
+PYTHON ?= python3
+VENV   ?= .venv
+STAMP  := $(VENV)/.installed
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: repro smoke test lab env lock
+repro: env            # every figure of the profile named in params.yaml
+	dvc repro
+	@python -m lib figures
+
+smoke: env            # the whole pipeline, tiny, in a copy of this tree: about two minutes
+	python -m lib smoke
+
+test: env             # lib, the notebooks, and one run of `smoke` in a clone
+	ruff check .
+	pytest -q
+
+lab: env
+	jupyter lab notebooks
+
+env: $(STAMP)
+$(STAMP): environment.yml pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	awk '/- pip:/ {f = 1; next} f {sub(/^ *- */, ""); sub(/ +#.*/, ""); print}' environment.yml > $(VENV)/requirements.txt
+	$(VENV)/bin/python -m pip install -q "uv>=0.13,<1" && \
+	  $(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -r $(VENV)/requirements.txt || \
+	  $(VENV)/bin/python -m pip install -q -r $(VENV)/requirements.txt
+	touch $@
+
+lock: env             # exact versions of the dependencies in pyproject.toml
+	uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o constraints.txt

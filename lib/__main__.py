@@ -1,0 +1,92 @@
+"""python -m lib COMMAND: what dvc.yaml and the Makefile call.
+
+  code PROFILE                         write what each stage computes from (stage `code`)
+  run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
+  profile NAME                         set profile, datasets and seeds of params.yaml to those of a profile
+  figures                              say where the figures of the current profile are
+  smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lib import config
+
+
+def run(notebook: str, out: str, *pairs: str) -> None:
+    """Execute a notebook as a stage."""
+    from lib import notebook as notebooks
+
+    parameters = dict(pair.split("=", 1) for pair in pairs)
+    notebooks.run(notebook, out, **{k: int(v) if v.isdigit() else v for k, v in parameters.items()})
+
+
+def code(profile: str) -> None:
+    """Write the code files of a profile."""
+    from lib import stages
+
+    print(f"{stages.write(profile)} notebook stages in profile {profile}")
+
+
+def profile(name: str) -> None:
+    """Set the axes of params.yaml to those of a profile, and leave every other line as it is."""
+    path = config.root() / "params.yaml"
+    profiles = config.params()["profiles"]
+    config.known("profile", name, profiles)
+    text = path.read_text()
+    for key, value in (("profile", name), *((k, profiles[name][k]) for k in ("datasets", "seeds"))):
+        shown = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else value
+        text = re.sub(rf"(?m)^{key}:.*$", f"{key}: {shown}", text, count=1)
+        print(f"{key}: {shown}")
+    path.write_text(text)
+
+
+def figures() -> None:
+    """Say where the figures of the current profile are."""
+    folder = Path("results") / config.params()["profile"]
+    print(f"\nfigures:   {folder}/figures/\nnumbers:   {folder}/summary.json, {folder}/metrics/\n"
+          f"notebooks: {folder}/*/  (executed)\nthe report: {folder}/report/90_report.ipynb")
+
+
+def smoke(folder: str = ".smoke") -> None:
+    """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run `dvc repro`."""
+    root, copy = config.root(), Path(folder).resolve()
+    listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=root, capture_output=True,
+                            text=True, check=True).stdout
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file() and not name.startswith(("results/", "dvc.lock")):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "lib", "profile", "smoke"], ["dvc", "repro"],
+                    [sys.executable, "-m", "lib", "figures"]):
+        subprocess.run(command, cwd=copy, check=True)
+    print(f"(in {copy})")
+
+
+COMMANDS = {"run": run, "code": code, "profile": profile, "figures": figures, "smoke": smoke}
+
+
+def main(words: list[str]) -> int:
+    """Run a command; an error in what the user wrote is one line, not a traceback."""
+    if not words or words[0] not in COMMANDS:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        COMMANDS[words[0]](*words[1:])
+    except config.ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    except KeyboardInterrupt:
+        print("interrupted: this stage is lost, the finished ones are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,184 @@
+"""Figures from arrays: one style, one colour a method, the same bytes each time.
+
+Functions take numbers and return a matplotlib figure; they know nothing of files, models or params.yaml.
+Accuracies are given in [0, 1] and shown in percent.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+# Okabe and Ito's eight colours, which colour-blind readers can tell apart; black last.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 7.0  # inches: a page's text width
+
+
+def use_style() -> None:
+    """The look of every figure. Call it once, after the imports."""
+    sns.set_theme(context="paper", style="ticks", palette=OKABE_ITO)
+    mpl.rcParams.update({
+        "figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
+        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest",
+        "svg.hashsalt": "companion",
+    })
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, without a date, so that equal figures are equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def looks(methods: Sequence[str]) -> dict[str, dict]:
+    """Colour and marker of each method by its place in the list, as keyword arguments for `plot`."""
+    return {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for i, m in enumerate(methods)}
+
+
+def images(pictures: np.ndarray, titles: Sequence[str] | None = None, columns: int = 10, signed: bool = False,
+           rows: Sequence[str] = (), size: float = 0.75) -> Figure:
+    """A grid of images (N, H, W) or (N, H, W, 3) in [0, 1], or, if signed, of maps around 0 scaled one by one.
+
+    titles: one above each image. rows: a label left of each row.
+    """
+    lines = -(-len(pictures) // columns)
+    height = size * lines * (1.3 if titles is not None else 1.05)
+    figure, axes = plt.subplots(lines, columns, figsize=(size * columns + 0.6 * bool(rows), height), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        sns.despine(ax=ax, left=True, bottom=True)
+        if i >= len(pictures):
+            ax.set_visible(False)
+            continue
+        limit = np.abs(pictures[i]).max() or 1
+        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
+        ax.imshow(pictures[i], **style)
+        if titles is not None:
+            ax.set_title(titles[i], loc="center", fontsize=8, pad=2)
+        if rows and i % columns == 0:
+            ax.set_ylabel(rows[i // columns], rotation=0, ha="right", va="center")
+    return figure
+
+
+def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]], attack: str) -> Figure:
+    """Accuracy on the validation images by epoch: mean over seeds, and the range over seeds as a band.
+
+    histories: for each method a list over seeds of columns epoch, clean and robust.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharey=True)
+    for ax, column, title in zip(panels, ("clean", "robust"), ("clean images", f"under {attack}"), strict=True):
+        for method, look in looks(list(histories)).items():
+            epochs = np.asarray(histories[method][0]["epoch"])
+            values = np.array([h[column] for h in histories[method]])
+            ax.plot(epochs, values.mean(0), color=look["color"], label=method)
+            ax.fill_between(epochs, values.min(0), values.max(0), color=look["color"], alpha=0.2, lw=0)
+        ax.set(title=title, xlabel="epoch", ylim=(-0.02, 1.02))
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("validation accuracy")
+    panels[0].legend(loc="lower right")
+    return figure
+
+
+def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], clean: Mapping[str, np.ndarray],
+                   intervals: Mapping[str, tuple[np.ndarray, np.ndarray]], attack: str) -> Figure:
+    """Accuracy of each class: clean (hollow), attacked (filled, with interval), and each seed attacked (dots).
+
+    attacked, clean: for each method (seeds, classes). intervals: (low, high) of the attacked mean. The classes
+    stand in the order of the last method's attacked mean, weakest first.
+    """
+    order = np.argsort(attacked[list(attacked)[-1]].mean(0))
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    shift = np.linspace(-0.2, 0.2, len(attacked)) if len(attacked) > 1 else [0.0]
+    for dx, (method, look) in zip(shift, looks(list(attacked)).items(), strict=True):
+        x, mean = np.arange(len(classes)) + dx, attacked[method].mean(0)[order]
+        low, high = (bound[order] for bound in intervals[method])
+        ax.errorbar(x, mean, (np.maximum(mean - low, 0), np.maximum(high - mean, 0)), fmt=look["marker"], ms=6,
+                    color=look["color"], capsize=2, label=f"{method}, {attack}")
+        for seed in attacked[method]:
+            ax.plot(x + 0.07, seed[order], ".", ms=3, color=look["color"], alpha=0.6)
+        ax.plot(x, clean[method].mean(0)[order], look["marker"], mfc="none", color=look["color"],
+                label=f"{method}, clean")
+    ax.set_xticks(range(len(classes)), [classes[i] for i in order])
+    ax.set(xlabel="class, the weakest first", ylabel="accuracy of the class", ylim=(-0.03, 1.05))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Where each class goes: rows of (C, C) in percent, one panel a method; shares under 0.5 % are left blank."""
+    figure, panels = plt.subplots(1, len(matrices), squeeze=False, figsize=(WIDTH, 0.3 + WIDTH / max(2, len(matrices))))
+    for ax, (method, matrix) in zip(panels.flat, matrices.items(), strict=True):
+        text = np.where(matrix >= 0.005, np.round(100 * matrix).astype(int).astype(str), "")
+        sns.heatmap(100 * matrix, ax=ax, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
+                    xticklabels=classes, yticklabels=classes, annot_kws={"size": 7}, linewidths=0.3)
+        ax.set(title=method, xlabel="predicted under attack", ylabel="true class")
+        ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def trade_off(points: Mapping[str, tuple[np.ndarray, np.ndarray]], clean: Mapping[str, Mapping],
+              robust: Mapping[str, Mapping], attack: str) -> Figure:
+    """Clean against robust accuracy: each seed a small point, each method its mean with intervals over seeds.
+
+    points: for each method (clean, robust) over seeds; clean, robust: mean, low, high (nan: no interval).
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.6, 3))
+    for method, look in looks(list(points)).items():
+        x, y = clean[method], robust[method]
+        ax.plot(*points[method], ".", ms=4, color=look["color"], alpha=0.5)
+        ax.errorbar(x["mean"], y["mean"], xerr=_bars(x), yerr=_bars(y), fmt=look["marker"], ms=7, capsize=2,
+                    color=look["color"])
+        ax.annotate(method, (x["mean"], y["mean"]), xytext=(8, 6), textcoords="offset points", color=look["color"])
+    ax.set(xlabel="clean accuracy", ylabel=f"accuracy under {attack}", ylim=(-0.03, 1))
+    ax.margins(x=0.25)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=None))
+    return figure
+
+
+def _bars(value: Mapping) -> np.ndarray | None:
+    if np.isnan(value["low"]):
+        return None
+    return np.array([[value["mean"] - value["low"]], [value["high"] - value["mean"]]])
+
+
+def landscape_curves(alphas: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
+    """g(alpha) for each method: mean over directions and seeds (rows of (D, A)), and their range as a band."""
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.75, 3))
+    for method, look in looks(list(curves)).items():
+        values = curves[method]
+        ax.plot(alphas, values.mean(0), color=look["color"])
+        ax.fill_between(alphas, values.min(0), values.max(0), color=look["color"], alpha=0.2, lw=0)
+        ax.annotate(method, (alphas[-1], values[:, -1].mean()), xytext=(6, 0), textcoords="offset points",
+                    va="center", color=look["color"], annotation_clip=False)
+    ax.set(xlabel=r"distance $\alpha$ along a filter-normalised direction", ylabel=r"adversarial loss $g(\alpha)$",
+           yscale="log")
+    return figure
+
+
+def landscape_surfaces(grid: np.ndarray, surfaces: Mapping[str, np.ndarray]) -> Figure:
+    """Adversarial loss over two directions, one panel a method, all with the same contour levels."""
+    low, high = (f(s[s > 0].astype(float)) for f, s in ((np.min, np.stack(list(surfaces.values()))),
+                                                        (np.max, np.stack(list(surfaces.values())))))
+    levels = np.geomspace(low * 0.99, high * 1.01, 16)
+    figure, panels = plt.subplots(1, len(surfaces), squeeze=False, sharey=True,
+                                  figsize=(WIDTH, WIDTH / max(2, len(surfaces)) * 0.9))
+    for ax, (method, surface) in zip(panels.flat, surfaces.items(), strict=True):
+        filled = ax.contourf(grid, grid, surface.T, levels, norm=mpl.colors.LogNorm(), cmap="viridis")
+        ax.plot(0, 0, "+", color="white", ms=9)
+        ax.set(title=method, xlabel=r"$\alpha_1$", aspect="equal")
+        ax.grid(False)
+    panels[0, 0].set_ylabel(r"$\alpha_2$")
+    bar = figure.colorbar(filled, ax=panels, label="adversarial loss", format="%.2g")
+    bar.set_ticks(levels[::3])
+    bar.minorticks_off()
+    return figure

@@ -1,0 +1,77 @@
+"""Methods of training: what differs from the loop of `lib.train`, and nothing else.
+
+A spec is an objective and add-ons joined by '+': 'pgd', 'pgd+awp'. The module lib/methods/<name>.py defines
+`objective(config, **knobs) -> Method` or `add_on(method, config, **knobs) -> Method`; its keyword-only arguments
+are the keys of knobs.<name> in params.yaml. A new method is one such file and its entries in params.yaml.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib.config import Config, ConfigError, known
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training stands: `progress` in [0, 1), and the generator that all randomness of training comes from."""
+
+    progress: float
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Method:
+    """The four places in which methods of adversarial training differ.
+
+    network: builds the classifier from (model, shape, classes, statistics), the arguments of `lib.models.build`.
+    attack: the training adversary (model, x, y, moment) -> x_adv, or None where the method trains on x itself.
+    loss: (model, x, x_adv, y, moment) -> a scalar.
+    around: (model, loss, moment) -> the context of the gradient step; `loss` there is the closure of the batch.
+    """
+
+    network: Callable[..., nn.Module]
+    attack: Callable[[nn.Module, Tensor, Tensor, Moment], Tensor] | None
+    loss: Callable[[nn.Module, Tensor, Tensor, Tensor, Moment], Tensor]
+    around: Callable[..., AbstractContextManager] = lambda model, loss, moment: nullcontext()
+
+
+def available() -> list[str]:
+    """The names that a spec may be made of: one a file of this folder."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
+
+
+def build(config: Config) -> Method:
+    """The method that `config.method` spells, with the numbers of `config.knobs`.
+
+    Raises ConfigError for an unknown name or knob, a missing knob, or add-ons without an objective.
+    """
+    first, *add_ons = config.method.split("+")
+    method = _make(first, "objective", config)
+    for name in add_ons:
+        method = _make(name, "add_on", config, method)
+    return method
+
+
+def _make(name: str, kind: str, config: Config, *method: Method) -> Method:
+    """Call `objective` or `add_on` of lib/methods/<name>.py with its knobs."""
+    known(f"method in '{config.method}'", name, available())
+    module = importlib.import_module(f"{__name__}.{name}")
+    if not hasattr(module, kind):
+        raise ConfigError(f"'{config.method}': '{name}' is not an {kind.replace('_', '-')}; "
+                          "a spec is one objective, then add-ons")
+    make = getattr(module, kind)
+    knobs = config.knobs.get(name, {})
+    names = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for key in knobs:
+        known(f"knob at knobs.{name}", key, names)
+    missing = [key for key in names if key not in knobs]
+    if missing:
+        raise ConfigError(f"knobs.{name} in params.yaml lacks {', '.join(missing)}")
+    return make(*method, config, **knobs)

@@ -1,0 +1,32 @@
+"""PGD adversarial training (Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018).
+
+min_w E[ max_{x' in B(x, eps)} l(f_w(x'), y) ]: the inner maximum by PGD, the outer minimum by SGD on its result.
+"""
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+
+from lib import attacks, models
+from lib.config import Config
+from lib.methods import Method
+
+
+def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
+    """PGD-AT with the steps of config.train.
+
+    warmup: share of training over which eps grows linearly from 0 to its value. Ours: on digits the network
+    can stay at chance without it; Madry et al. have none, and 0 gives theirs.
+    batchnorm: mode of BatchNorm during the attack, 'eval' or 'train' (the codes of Madry et al. and AWP: train).
+    """
+    train, threat = config.train, config.threat
+
+    def attack(model, x, y, moment):
+        share = min(1.0, moment.progress / warmup) if warmup else 1.0
+        return attacks.pgd(model, x, y, threat=replace(threat, eps=share * threat.eps), steps=train.steps,
+                           step_size=train.step_size, batchnorm=batchnorm, generator=moment.generator)
+
+    def loss(model, x, x_adv, y, moment):
+        return F.cross_entropy(model(x_adv), y)
+
+    return Method(network=models.build, attack=attack, loss=loss)

@@ -1,0 +1,16 @@
+"""Standard training: cross-entropy on clean images. The control of every other method."""
+
+import torch.nn.functional as F
+
+from lib import models
+from lib.config import Config
+from lib.methods import Method
+
+
+def objective(config: Config) -> Method:
+    """Empirical risk minimisation, min_w E[l(f_w(x), y)]."""
+
+    def loss(model, x, x_adv, y, moment):
+        return F.cross_entropy(model(x), y)
+
+    return Method(network=models.build, attack=None, loss=loss)

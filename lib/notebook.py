@@ -1,0 +1,139 @@
+"""Run a notebook as a stage: live progress, one clear line on failure, and a copy of the same bytes each time."""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+
+from lib.config import OUT, STAGE, ConfigError, known, root
+from lib.stages import describe, instances
+
+PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook reports progress
+
+
+class Terminal:
+    """A stream that shows a notebook's output as it comes, and adds the time left to lines such as 'epoch 3/30'.
+
+    Times appear here only, never in the notebook, so that executed copies can be compared.
+    """
+
+    def __init__(self, stream):
+        self.stream, self.pending, self.done = stream, "", 0
+        self.began = self.shown = time.monotonic()
+
+    def write(self, text: str) -> None:
+        """Show the lines that are complete by now."""
+        *lines, self.pending = (self.pending + text).split("\n")
+        for line in filter(str.strip, lines):
+            print(f"  {line}{self._left(line)}", file=self.stream, flush=True)
+            self.shown = time.monotonic()
+
+    def _left(self, line: str) -> str:
+        match = PROGRESS.match(line)
+        if not match:
+            return ""
+        done, total = map(int, match.groups())
+        if done <= self.done:  # another series begins
+            self.began = self.shown
+        self.done = done
+        left = (time.monotonic() - self.began) / max(done, 1) * (total - done)
+        return f"  [{time.strftime('%H:%M:%S' if left >= 3600 else '%M:%S', time.gmtime(left))} left]"
+
+    def flush(self) -> None:
+        """Nothing to do: each line is flushed as it is shown."""
+
+
+def run(notebook: str, out: str, **parameters) -> None:
+    """Execute a notebook with these parameters as the stage of dvc.yaml that has `out` as its results folder.
+
+    The executed copy, with figures, is out/<name of the notebook>.ipynb. On an error of a cell the partial copy
+    stays, and SystemExit carries the cell's own message.
+    """
+    every = instances()
+    here = [i for i in every if i.out == Path(out) and i.notebook == Path(notebook)]
+    if not here:
+        raise ConfigError(f"no stage of dvc.yaml runs {notebook} into {out} with profile: {every[0].parameters['profile']}")
+    instance = here[0]
+    _refuse_stale(instance)
+    print(f"stage {every.index(instance) + 1}/{len(every)}  {instance.name}", flush=True)
+    os.environ |= {STAGE: str(root() / instance.code), OUT: str(root() / out), "PYTHONPATH": str(root()),
+                   "IPYTHONDIR": str(root() / ".ipython"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    target = root() / out / Path(notebook).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _die_with_parent()
+    _execute(root() / notebook, target, parameters)
+    tidy(target)
+
+
+def _refuse_stale(instance) -> None:
+    """Stop if code was edited after stage `code` looked at it: the result would be filed under the old code."""
+    recorded, now = json.loads((root() / instance.code).read_text()), describe(instance)
+    changed = [name for name in {**now["modules"], **recorded["modules"]}
+               if now["modules"].get(name) != recorded["modules"].get(name)]
+    if now["cells"] != recorded["cells"]:
+        changed.append(str(instance.notebook))
+    if changed:
+        raise ConfigError(f"{changed[0]} was edited after this `dvc repro` began: run `dvc repro` again")
+
+
+def _execute(source: Path, target: Path, parameters: dict) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    names = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        known(f"parameter of {source.name}", name, names)
+    try:
+        papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", cwd=str(root()),
+                                   progress_bar=False, stdout_file=Terminal(sys.stdout),
+                                   stderr_file=Terminal(sys.stderr))
+    except PapermillExecutionError as error:
+        place = target.relative_to(root())
+        raise SystemExit(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
+                         f"(the notebook as far as it came: {place})") from None
+
+
+def _die_with_parent() -> None:
+    """Interrupt this process, and so its kernel, on SIGTERM or when the `dvc repro` that started it is gone."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def tidy(path: Path) -> None:
+    """Take out of an executed notebook what differs from run to run: times, paths, ids, how streams were cut up."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
+    temporary = path.with_suffix(".tmp")
+    nbformat.write(notebook, temporary)
+    temporary.replace(path)
+
+
+def _joined(outputs: list) -> list:
+    """Outputs with consecutive pieces of one stream made one."""
+    joined = []
+    for output in outputs:
+        before = joined[-1] if joined else None
+        if before and output.output_type == before.output_type == "stream" and output.name == before.name:
+            before.text += output.text
+        else:
+            joined.append(output)
+    return joined

@@ -1,0 +1,172 @@
+"""What each stage of dvc.yaml computes from, so that DVC reruns what an edit touches and nothing else.
+
+Stage `code` calls `write` and gives every notebook stage a small file: the notebook's code without its prose,
+a hash of each module of `lib` that it reaches, and the numbers of the sections that it declares in meta.reads.
+The stage depends on that file. So prose, comments and docstrings rerun nothing; an edit of lib/methods/awp.py
+or of knobs.awp reruns the methods that use it; and a stage reads its numbers from a file that nobody edits.
+"""
+
+import ast
+import hashlib
+import itertools
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from lib.config import axes, known, params, resolve, root
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One stage of one matrix item: its DVC name, notebook, results folder, parameters and declared sections."""
+
+    name: str
+    notebook: Path
+    out: Path
+    parameters: dict[str, str | int]
+    reads: tuple[str, ...]
+
+    @property
+    def code(self) -> Path:
+        """The file of stage `code` for this instance: results/<profile>/code/<the rest of its folder>.json."""
+        results, profile, *rest = self.out.parts
+        return Path(results, profile, "code", *rest).with_name(self.out.name + ".json")
+
+
+def instances() -> list[Instance]:
+    """All notebook stages of dvc.yaml for the profile of params.yaml, in the order in which dvc.yaml lists them."""
+    lists = params()
+    found = []
+    for stage, entry in yaml.safe_load((root() / "dvc.yaml").read_text())["stages"].items():
+        names = list(entry["matrix"])
+        values = [_values(entry["matrix"][name], lists) for name in names]
+        for item in (dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)):
+            command = re.sub(r"\$\{item\.(\w+)\}", lambda m, item=item: str(item[m[1]]), entry["cmd"])
+            words = shlex.split(command)
+            if words[:4] != ["python", "-m", "lib", "run"]:
+                continue
+            pairs = dict(word.split("=", 1) for word in words[6:])
+            found.append(Instance(f"{stage}@{'-'.join(map(str, item.values()))}", Path(words[4]), Path(words[5]),
+                                  {k: int(v) if v.isdigit() else v for k, v in pairs.items()},
+                                  tuple(entry.get("meta", {}).get("reads", ()))))
+    return found
+
+
+def _values(axis, lists: dict) -> list:
+    """An axis of a matrix: a list, or '${name}' for a top-level value of params.yaml."""
+    def fill(text):
+        named = re.fullmatch(r"\$\{(\w+)\}", str(text))
+        return lists[named[1]] if named else text
+
+    return [fill(v) for v in axis] if isinstance(axis, list) else fill(axis)
+
+
+def describe(instance: Instance) -> dict:
+    """Everything that decides what an instance computes, apart from the files of earlier stages."""
+    profile, method = instance.parameters["profile"], instance.parameters.get("method")
+    every = axes(profile)
+    cells = [normalised(cell) for cell in code_cells(root() / instance.notebook)]
+    specs = [method] if method else [*every["methods"], *named_specs(cells)]
+    datasets = [instance.parameters["dataset"]] if "dataset" in instance.parameters else every["datasets"]
+    modules = reached(cells) | {f"lib.methods.{part}" for spec in specs for part in spec.split("+")
+                                if "lib.methods" in reached(cells)}
+    config = {}
+    for dataset in datasets:
+        sections = resolve(profile, dataset, tuple(specs))
+        for name in instance.reads:
+            known(f"section in meta.reads of {instance.name} in dvc.yaml", name, sections)
+        config[dataset] = {name: sections[name] for name in instance.reads}
+    return {"parameters": instance.parameters, "axes": {} if method else every, "config": config,
+            "modules": {name: _hash(name) for name in sorted(modules)}, "cells": cells}
+
+
+def write(profile: str) -> int:
+    """Check params.yaml, and write the code file of every instance of the profile. Returns how many there are."""
+    known("profile", params()["profile"], params()["profiles"])
+    check_specs(axes(profile)["methods"])
+    every = [i for i in instances() if i.parameters["profile"] == profile]
+    for instance in every:
+        path = root() / instance.code
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(describe(instance), indent=1, ensure_ascii=False) + "\n")
+    return len(every)
+
+
+def check_specs(specs: list[str]) -> None:
+    """Raise a ConfigError for a spec with a part that has no file in lib/methods/, or a knob that it does not take."""
+    names = sorted(p.stem for p in (root() / "lib" / "methods").glob("[a-z]*.py"))
+    knobs = params()["knobs"]
+    for name in knobs:
+        known("method at knobs in params.yaml", name, names)
+    for spec in specs:
+        for part in spec.split("+"):
+            known(f"method in '{spec}'", part, names)
+            arguments = [a.arg for node in ast.walk(ast.parse(_source(f"lib.methods.{part}")))
+                         if isinstance(node, ast.FunctionDef) and node.name in ("objective", "add_on")
+                         for a in node.args.kwonlyargs]
+            for key in knobs.get(part) or {}:
+                known(f"knob at knobs.{part} in params.yaml", key, arguments)
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """The sources of a notebook's code cells."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+
+
+def normalised(source: str) -> str:
+    """The source as Python sees it: without comments, docstrings and layout. IPython's % and ! lines are dropped."""
+    tree = ast.parse(re.sub(r"(?m)^[%!].*$", "", source))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body
+        if documented and isinstance(body[0], ast.Expr) and isinstance(getattr(body[0], "value", None), ast.Constant):
+            node.body = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def named_specs(cells: list[str]) -> list[str]:
+    """The strings in the cells that spell a method, such as the 'pgd' of a chapter that builds it."""
+    names = {p.stem for p in (root() / "lib" / "methods").glob("[a-z]*.py")}
+    words = {node.value for cell in cells for node in ast.walk(ast.parse(cell))
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return sorted(word for word in words if word and set(word.split("+")) <= names)
+
+
+def reached(cells: list[str]) -> set[str]:
+    """The modules of `lib` that the cells import, and those that these import, and so on."""
+    waiting, seen = {name for cell in cells for name in _imports(cell)}, set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= set(_imports(_source(name))) - seen
+    return seen
+
+
+@cache
+def _imports(source: str) -> tuple[str, ...]:
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return tuple(n for n in names if n.split(".")[0] == "lib" and _path(n).exists())
+
+
+def _path(module: str) -> Path:
+    base = root().joinpath(*module.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _source(module: str) -> str:
+    return _path(module).read_text()
+
+
+def _hash(module: str) -> str:
+    return hashlib.md5(normalised(_source(module)).encode()).hexdigest()

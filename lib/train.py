@@ -1,0 +1,141 @@
+"""The one training loop. What a method changes is in `lib.methods`; everything else is here, on one page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, lr_scheduler
+
+from lib import attacks, compute, methods
+from lib.config import Config, known, on_the_spot
+from lib.data import Dataset, Images, batches
+from lib.methods import Method, Moment
+
+CHECKPOINTS = ("best", "last")
+VALIDATION_SEED = 1_000_000  # of the attack that picks the checkpoint: the same noise after each epoch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: the history, a row an epoch, and the weights of the best and of the last epoch.
+
+    Best is the epoch with the highest accuracy on the validation images: under attack if the method trains with
+    an adversary, clean otherwise. The test images have no part in it.
+    """
+
+    history: pd.DataFrame
+    states: dict[str, dict[str, Tensor]]
+
+    def save(self, folder: Path) -> None:
+        """history.csv, best.pt and last.pt in `folder`."""
+        self.history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        for name, state in self.states.items():
+            torch.save(state, folder / f"{name}.pt")
+
+
+def initial(config: Config, method: Method, data: Dataset, device: torch.device) -> nn.Module:
+    """The untrained classifier of a run, its weights drawn from the run's seed."""
+    torch.manual_seed(config.seed)
+    model = method.network(config.model, data.shape, len(data.classes), data.statistics())
+    return model.to(device)
+
+
+def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print) -> Trained:
+    """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`."""
+    method = methods.build(config)
+    model = initial(config, method, data, device)
+    generator = compute.generator(config.seed, device)
+    per_epoch = max(1, len(data.train) // config.train.batch_size)
+    total = config.train.epochs * per_epoch
+    optimizer, scheduler = optimizer_and_schedule(config, model, total)
+    rows, states, best = [], {}, (-1.0,)
+    for epoch in range(1, config.train.epochs + 1):
+        mean_loss = train_epoch(config, method, model, data.train, optimizer, scheduler, generator,
+                                start=(epoch - 1) / config.train.epochs)
+        clean, robust = validate(config, model, data.validation)
+        rows.append({"epoch": epoch, "loss": mean_loss, "clean": clean, "robust": robust})
+        states["last"] = snapshot(model)
+        score = (robust, clean) if method.attack else (clean, robust)
+        if score > best:
+            best, states["best"] = score, states["last"]
+        log(f"epoch {epoch}/{config.train.epochs}  loss {mean_loss:.3f}  "
+            f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
+        if not mean_loss < float("inf"):
+            raise FloatingPointError(f"the loss of epoch {epoch} is {mean_loss}: lower train.lr (now {config.train.lr})")
+    return Trained(pd.DataFrame(rows), states)
+
+
+def train_epoch(config: Config, method: Method, model: nn.Module, images: Images, optimizer, scheduler,
+                generator: torch.Generator, start: float) -> float:
+    """One pass over the images, from `start` (the share of training that is done); returns its mean loss."""
+    model.train()
+    losses = []
+    steps = max(1, len(images) // config.train.batch_size)
+    stream = batches(images, config.train.batch_size, generator, config.train.augment)
+    for i, (x, y) in enumerate(stream):
+        moment = Moment(start + i / steps / config.train.epochs, generator)
+        x_adv = method.attack(model, x, y, moment) if method.attack else x
+        closure = partial(method.loss, model, x, x_adv, y, moment)
+        with method.around(model, closure, moment):
+            optimizer.zero_grad()
+            loss = closure()
+            loss.backward()
+            optimizer.step()
+        scheduler.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean().item()
+
+
+def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
+    """SGD with momentum, and its schedule over `total` steps.
+
+    piecewise: lr / 10 at 50 % and at 75 % of training (Rice et al. 2020). onecycle: up to lr over the first 30 %
+    and down to nothing (Smith 2018; torch's OneCycleLR).
+    """
+    train = config.train
+    known("schedule", train.schedule, ("piecewise", "onecycle"))
+    optimizer = SGD(model.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+    if train.schedule == "onecycle":
+        return optimizer, lr_scheduler.OneCycleLR(optimizer, max_lr=train.lr, total_steps=total)
+    return optimizer, lr_scheduler.MultiStepLR(optimizer, milestones=[total // 2, total * 3 // 4], gamma=0.1)
+
+
+def validate(config: Config, model: nn.Module, images: Images, batch_size: int = 500) -> tuple[float, float]:
+    """Accuracy on the images, clean and under the training attack without its warm-up, in eval mode."""
+    generator = compute.generator(VALIDATION_SEED, images.x.device)
+    hits = torch.zeros(2, device=images.x.device)
+    x_all, y_all = images.floats()
+    with attacks.under_attack(model), torch.no_grad():
+        for x, y in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
+            x_adv = attacks.pgd(model, x, y, threat=config.threat, steps=config.train.steps,
+                                step_size=config.train.step_size, generator=generator)
+            hits += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
+    clean, robust = (hits / len(images)).tolist()
+    return clean, robust
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's parameters and statistics on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def load(config: Config, data: Dataset, device: torch.device) -> Trained:
+    """What stage `train` wrote for this run. By hand, in `smoke`, a run that is not there is trained on the spot."""
+    folder = config.folder("train")
+    if (folder / "last.pt").exists():
+        states = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in CHECKPOINTS}
+        return Trained(pd.read_csv(folder / "history.csv"), states)
+    on_the_spot("train", config, folder / "last.pt")
+    return fit(config, data, device, log=lambda line: None)
+
+
+def model(config: Config, trained: Trained, checkpoint: str, data: Dataset, device: torch.device) -> nn.Module:
+    """The classifier at a checkpoint ('best' or 'last'), on `device`, in eval mode."""
+    known("checkpoint", checkpoint, CHECKPOINTS)
+    network = initial(config, methods.build(config), data, device)
+    network.load_state_dict(trained.states[checkpoint])
+    return network.eval()
