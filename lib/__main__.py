@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib import config
+from lib import params
 
 
 def run(notebook: str, out: str, *pairs: str) -> None:
@@ -33,9 +33,9 @@ def code(profile: str) -> None:
 
 def profile(name: str) -> None:
     """Set the axes of params.yaml to those of a profile, and leave every other line as it is."""
-    path = config.root() / "params.yaml"
-    profiles = config.params()["profiles"]
-    config.known("profile", name, profiles)
+    path = params.root() / "params.yaml"
+    profiles = params.read()["profiles"]
+    params.known("profile", name, profiles)
     text = path.read_text()
     for key, value in (("profile", name), *((k, profiles[name][k]) for k in ("datasets", "seeds"))):
         shown = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else value
@@ -46,14 +46,14 @@ def profile(name: str) -> None:
 
 def figures() -> None:
     """Say where the figures of the current profile are."""
-    folder = Path("results") / config.params()["profile"]
+    folder = Path("results") / params.read()["profile"]
     print(f"\nfigures:   {folder}/figures/\nnumbers:   {folder}/summary.json, {folder}/metrics/\n"
           f"notebooks: {folder}/*/  (executed)\nthe report: {folder}/report/90_report.ipynb")
 
 
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run `dvc repro`."""
-    root, copy = config.root(), Path(folder).resolve()
+    root, copy = params.root(), Path(folder).resolve()
     listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=root, capture_output=True,
                             text=True, check=True).stdout
     shutil.rmtree(copy, ignore_errors=True)
@@ -77,7 +77,7 @@ def main(words: list[str]) -> int:
         return 2
     try:
         COMMANDS[words[0]](*words[1:])
-    except config.ConfigError as error:
+    except params.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.config import ConfigError, Threat, known
+from lib.config import Threat
+from lib.params import ConfigError, known
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), labels (N,) -> one loss an image (N,)
 BATCHNORM = (nn.modules.batchnorm._BatchNorm,)
@@ -147,10 +148,11 @@ def from_params(name: str, numbers: dict, threat: Threat) -> Callable[..., Tenso
     """The attack that an entry of `attacks` in params.yaml describes, as (model, x, y, generator=...) -> x_adv."""
     numbers = dict(numbers)
     kind = numbers.pop("attack", None)
-    known(f"attack at attacks.{name}", kind, ATTACKS)
+    known("attack", kind, ATTACKS, f"attacks.{name} of params.yaml")
     arguments = inspect.signature(ATTACKS[kind]).parameters
     for key in numbers:
-        known(f"argument at attacks.{name}", key, [a for a in arguments if a not in ("model", "x", "y", "threat")])
+        names = [a for a in arguments if a not in ("model", "x", "y", "threat", "generator", "loss")]
+        known("argument", key, names, f"attacks.{name} of params.yaml")
     required = [a for a, p in arguments.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
     missing = [a for a in required if a not in ("threat", "generator", *numbers)]
     if missing:

@@ -2,7 +2,8 @@
 
 import torch
 
-from lib.config import Compute, ConfigError, known
+from lib.config import Compute
+from lib.params import ConfigError, known
 
 
 def device(compute: Compute) -> torch.device:

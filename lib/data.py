@@ -9,14 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from lib.config import STAGE, Config, folder, root
+from lib.config import STAGE, Config, folder
+from lib.params import root
 
 SPLITS = ("train", "validation", "test")
 DIGITS_MD5 = "7696c07daa6d85010f8268703ab8b067"  # of the bytes of images, then target
@@ -100,7 +101,7 @@ def given(name: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in GIVEN}
-    except (KeyError, OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"{path} cannot be read as the arrays {', '.join(GIVEN)}: {error}") from error
     _check(path, arrays)
     return arrays
@@ -122,6 +123,8 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _digits() -> dict[str, np.ndarray]:
     """scikit-learn's digits: 0..16 becomes 0..255, and a quarter of the images, fixed, is the test set (ours)."""
+    from sklearn.model_selection import train_test_split
+
     path = root() / "data" / "digits.npz"
     if not path.exists():
         subprocess.run(["dvc", "repro", "-q", "data.dvc"], cwd=root(), capture_output=True)
@@ -144,6 +147,8 @@ def split(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray
     The validation images are the share `config.data.validation` of the training set. `config.data.limit` cuts
     the training and the test set to that many images first.
     """
+    from sklearn.model_selection import train_test_split  # takes a second, and only stage `data` needs it
+
     kept = {}
     for part in ("train", "test"):
         x, y, limit = arrays[f"{part}_x"], arrays[f"{part}_y"], config.data.limit

@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 
 from lib import attacks, compute, data, train
-from lib.config import Config, axes, on_the_spot
+from lib.config import Config, on_the_spot
 from lib.config import load as load_config
 from lib.data import Dataset, Images
 
@@ -67,10 +67,9 @@ def load(config: Config, device: torch.device) -> pd.DataFrame:
     return evaluate(config, dataset, train.load(config, dataset, device), device, log=lambda line: None)
 
 
-def load_all(profile: str, dataset: str) -> pd.DataFrame:
-    """The per-sample tables of all methods and seeds of a profile on one data set."""
-    runs = [load_config(profile, dataset, method, seed)
-            for method in axes(profile)["methods"] for seed in axes(profile)["seeds"]]
+def load_all(profile: str, dataset: str, axes: dict[str, list]) -> pd.DataFrame:
+    """The per-sample tables of all methods and seeds of `axes` (see `lib.config.axes`) on one data set."""
+    runs = [load_config(profile, dataset, method, seed) for method in axes["methods"] for seed in axes["seeds"]]
     return pd.concat([load(run, torch.device("cpu")) for run in runs], ignore_index=True)
 
 
@@ -97,7 +96,7 @@ def worst_case(table: pd.DataFrame) -> pd.DataFrame:
 
 def by_class(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each class and run over its own images, clean errors included: columns as `accuracy`."""
-    return accuracy(table, [*KEYS, "label"])
+    return accuracy(table, [*KEYS, "label"]).sort_values("label", kind="stable", ignore_index=True)
 
 
 def confusion(table: pd.DataFrame, classes: int) -> np.ndarray:
@@ -107,9 +106,12 @@ def confusion(table: pd.DataFrame, classes: int) -> np.ndarray:
     return counts / counts.sum(1, keepdims=True).clip(min=1)
 
 
-def over_seeds(values, level: float = 0.95) -> dict[str, float]:
-    """Mean over seeds and Student's t interval: mean, low, high and n; without a second seed no interval (nan)."""
+def over_seeds(values, level: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, float]:
+    """Mean over seeds and Student's t interval: mean, low, high and n; without a second seed no interval (nan).
+
+    within: the range of the values; the interval is cut at it.
+    """
     values = np.asarray(values, float)
     n, mean = len(values), values.mean()
     half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+    return {"mean": mean, "low": np.maximum(mean - half, within[0]), "high": np.minimum(mean + half, within[1]), "n": n}

@@ -31,8 +31,13 @@ def use_style() -> None:
     })
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as SVG, without a date, so that equal figures are equal files."""
+def save(figure: Figure, path: Path, title: str = "") -> None:
+    """Write a figure as SVG, without a date, so that equal figures are equal files.
+
+    title: what a reader who sees the figure alone has to know: data set, threat model, seeds.
+    """
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
 
@@ -95,21 +100,21 @@ def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], c
     stand in the order of the last method's attacked mean, weakest first.
     """
     order = np.argsort(attacked[list(attacked)[-1]].mean(0))
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
     shift = np.linspace(-0.2, 0.2, len(attacked)) if len(attacked) > 1 else [0.0]
     for dx, (method, look) in zip(shift, looks(list(attacked)).items(), strict=True):
         x, mean = np.arange(len(classes)) + dx, attacked[method].mean(0)[order]
         low, high = (bound[order] for bound in intervals[method])
         ax.errorbar(x, mean, (np.maximum(mean - low, 0), np.maximum(high - mean, 0)), fmt=look["marker"], ms=6,
-                    color=look["color"], capsize=2, label=f"{method}, {attack}")
+                    color=look["color"], capsize=2, label=f"{method} under {attack}")
         for seed in attacked[method]:
             ax.plot(x + 0.07, seed[order], ".", ms=3, color=look["color"], alpha=0.6)
         ax.plot(x, clean[method].mean(0)[order], look["marker"], mfc="none", color=look["color"],
-                label=f"{method}, clean")
+                label=f"{method} on clean images")
     ax.set_xticks(range(len(classes)), [classes[i] for i in order])
     ax.set(xlabel="class, the weakest first", ylabel="accuracy of the class", ylim=(-0.03, 1.05))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(loc="outside lower center", ncols=min(4, 2 * len(attacked)))
     return figure
 
 
@@ -140,8 +145,8 @@ def trade_off(points: Mapping[str, tuple[np.ndarray, np.ndarray]], clean: Mappin
         ax.annotate(method, (x["mean"], y["mean"]), xytext=(8, 6), textcoords="offset points", color=look["color"])
     ax.set(xlabel="clean accuracy", ylabel=f"accuracy under {attack}", ylim=(-0.03, 1))
     ax.margins(x=0.25)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
 

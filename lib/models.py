@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.config import Model, known
+from lib.config import Model
+from lib.params import known
 
 Activation = Callable[[int], nn.Module]
 

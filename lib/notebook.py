@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-from lib.config import OUT, STAGE, ConfigError, known, root
+from lib.config import OUT, STAGE
+from lib.params import ConfigError, known, root
 from lib.stages import describe, instances
 
 PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook reports progress
@@ -62,8 +63,7 @@ def run(notebook: str, out: str, **parameters) -> None:
     instance = here[0]
     _refuse_stale(instance)
     print(f"stage {every.index(instance) + 1}/{len(every)}  {instance.name}", flush=True)
-    os.environ |= {STAGE: str(root() / instance.code), OUT: str(root() / out), "PYTHONPATH": str(root()),
-                   "IPYTHONDIR": str(root() / ".ipython"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    os.environ |= {STAGE: str(root() / instance.code), OUT: str(root() / out), "PYTHONPATH": str(root())}
     target = root() / out / Path(notebook).name
     target.parent.mkdir(parents=True, exist_ok=True)
     _die_with_parent()
@@ -88,11 +88,11 @@ def _execute(source: Path, target: Path, parameters: dict) -> None:
 
     names = papermill.inspect_notebook(str(source))
     for name in parameters:
-        known(f"parameter of {source.name}", name, names)
+        known("parameter", name, names, source.name)
     try:
         papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", cwd=str(root()),
                                    progress_bar=False, stdout_file=Terminal(sys.stdout),
-                                   stderr_file=Terminal(sys.stderr))
+                                   stderr_file=Terminal(sys.stderr), extra_arguments=["--log-level=40"])
     except PapermillExecutionError as error:
         place = target.relative_to(root())
         raise SystemExit(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "

@@ -1,9 +1,9 @@
 """What each stage of dvc.yaml computes from, so that DVC reruns what an edit touches and nothing else.
 
-Stage `code` calls `write` and gives every notebook stage a small file: the notebook's code without its prose,
-a hash of each module of `lib` that it reaches, and the numbers of the sections that it declares in meta.reads.
-The stage depends on that file. So prose, comments and docstrings rerun nothing; an edit of lib/methods/awp.py
-or of knobs.awp reruns the methods that use it; and a stage reads its numbers from a file that nobody edits.
+Stage `code` calls `write`, which gives every notebook stage a small file: the notebook's code without its
+prose, a hash of each module of `lib` that it reaches, and the sections of params.yaml that these name. The stage
+depends on that file. So prose, comments and docstrings rerun nothing; an edit of lib/methods/awp.py or of
+knobs.awp reruns what uses AWP; and a stage reads its numbers from a file that nobody edits while it runs.
 """
 
 import ast
@@ -18,18 +18,18 @@ from pathlib import Path
 
 import yaml
 
-from lib.config import axes, known, params, resolve, root
+from lib.config import SECTIONS, axes, resolve
+from lib.params import known, read, root
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One stage of one matrix item: its DVC name, notebook, results folder, parameters and declared sections."""
+    """One item of the matrix of a stage: its name in DVC, notebook, results folder and parameters."""
 
     name: str
     notebook: Path
     out: Path
     parameters: dict[str, str | int]
-    reads: tuple[str, ...]
 
     @property
     def code(self) -> Path:
@@ -40,7 +40,7 @@ class Instance:
 
 def instances() -> list[Instance]:
     """All notebook stages of dvc.yaml for the profile of params.yaml, in the order in which dvc.yaml lists them."""
-    lists = params()
+    lists = read()
     found = []
     for stage, entry in yaml.safe_load((root() / "dvc.yaml").read_text())["stages"].items():
         names = list(entry["matrix"])
@@ -52,8 +52,7 @@ def instances() -> list[Instance]:
                 continue
             pairs = dict(word.split("=", 1) for word in words[6:])
             found.append(Instance(f"{stage}@{'-'.join(map(str, item.values()))}", Path(words[4]), Path(words[5]),
-                                  {k: int(v) if v.isdigit() else v for k, v in pairs.items()},
-                                  tuple(entry.get("meta", {}).get("reads", ()))))
+                                  {k: int(v) if v.isdigit() else v for k, v in pairs.items()}))
     return found
 
 
@@ -69,25 +68,23 @@ def _values(axis, lists: dict) -> list:
 def describe(instance: Instance) -> dict:
     """Everything that decides what an instance computes, apart from the files of earlier stages."""
     profile, method = instance.parameters["profile"], instance.parameters.get("method")
-    every = axes(profile)
     cells = [normalised(cell) for cell in code_cells(root() / instance.notebook)]
-    specs = [method] if method else [*every["methods"], *named_specs(cells)]
-    datasets = [instance.parameters["dataset"]] if "dataset" in instance.parameters else every["datasets"]
-    modules = reached(cells) | {f"lib.methods.{part}" for spec in specs for part in spec.split("+")
-                                if "lib.methods" in reached(cells)}
-    config = {}
-    for dataset in datasets:
-        sections = resolve(profile, dataset, tuple(specs))
-        for name in instance.reads:
-            known(f"section in meta.reads of {instance.name} in dvc.yaml", name, sections)
-        config[dataset] = {name: sections[name] for name in instance.reads}
-    return {"parameters": instance.parameters, "axes": {} if method else every, "config": config,
+    every = axes(profile) if any("config.axes" in cell for cell in cells) else {}
+    specs = [method] if method else [*every.get("methods", ()), *named_specs(cells)]
+    datasets = [instance.parameters["dataset"]] if "dataset" in instance.parameters else axes(profile)["datasets"]
+    modules = reached(cells)
+    if "lib.methods" in modules:
+        modules = reached([*cells, *(f"import lib.methods.{part}" for spec in specs for part in spec.split("+"))])
+    sources = [*cells, *(_source(m) for m in modules if m != "lib.config")]
+    sections = set().union(*map(sections_named, sources))
+    config = {d: {k: v for k, v in resolve(profile, d, tuple(specs)).items() if k in sections} for d in datasets}
+    return {"parameters": instance.parameters, "axes": every, "config": config,
             "modules": {name: _hash(name) for name in sorted(modules)}, "cells": cells}
 
 
 def write(profile: str) -> int:
     """Check params.yaml, and write the code file of every instance of the profile. Returns how many there are."""
-    known("profile", params()["profile"], params()["profiles"])
+    known("profile", read()["profile"], read()["profiles"])
     check_specs(axes(profile)["methods"])
     every = [i for i in instances() if i.parameters["profile"] == profile]
     for instance in every:
@@ -100,17 +97,17 @@ def write(profile: str) -> int:
 def check_specs(specs: list[str]) -> None:
     """Raise a ConfigError for a spec with a part that has no file in lib/methods/, or a knob that it does not take."""
     names = sorted(p.stem for p in (root() / "lib" / "methods").glob("[a-z]*.py"))
-    knobs = params()["knobs"]
+    knobs = read()["knobs"]
     for name in knobs:
-        known("method at knobs in params.yaml", name, names)
+        known("method", name, names, "knobs of params.yaml")
     for spec in specs:
         for part in spec.split("+"):
-            known(f"method in '{spec}'", part, names)
+            known("method", part, names, f"'{spec}'")
             arguments = [a.arg for node in ast.walk(ast.parse(_source(f"lib.methods.{part}")))
                          if isinstance(node, ast.FunctionDef) and node.name in ("objective", "add_on")
                          for a in node.args.kwonlyargs]
             for key in knobs.get(part) or {}:
-                known(f"knob at knobs.{part} in params.yaml", key, arguments)
+                known("knob", key, arguments, f"knobs.{part} of params.yaml")
 
 
 def code_cells(notebook: Path) -> list[str]:
@@ -119,6 +116,7 @@ def code_cells(notebook: Path) -> list[str]:
     return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
 
 
+@cache
 def normalised(source: str) -> str:
     """The source as Python sees it: without comments, docstrings and layout. IPython's % and ! lines are dropped."""
     tree = ast.parse(re.sub(r"(?m)^[%!].*$", "", source))
@@ -146,6 +144,13 @@ def reached(cells: list[str]) -> set[str]:
         seen.add(name)
         waiting |= set(_imports(_source(name))) - seen
     return seen
+
+
+@cache
+def sections_named(source: str) -> set[str]:
+    """The sections of the configuration that code can read: those that an attribute such as cfg.train names."""
+    return {node.attr for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Attribute) and node.attr in SECTIONS}
 
 
 @cache

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
 from lib import attacks, compute, methods
-from lib.config import Config, known, on_the_spot
+from lib.config import Config, on_the_spot
 from lib.data import Dataset, Images, batches
 from lib.methods import Method, Moment
+from lib.params import known
 
 CHECKPOINTS = ("best", "last")
 VALIDATION_SEED = 1_000_000  # of the attack that picks the checkpoint: the same noise after each epoch

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.config import Config, ConfigError, known
+from lib.config import Config
+from lib.params import ConfigError, known
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def build(config: Config) -> Method:
 
 def _make(name: str, kind: str, config: Config, *method: Method) -> Method:
     """Call `objective` or `add_on` of lib/methods/<name>.py with its knobs."""
-    known(f"method in '{config.method}'", name, available())
+    known("method", name, available(), f"'{config.method}'")
     module = importlib.import_module(f"{__name__}.{name}")
     if not hasattr(module, kind):
         raise ConfigError(f"'{config.method}': '{name}' is not an {kind.replace('_', '-')}; "
@@ -70,7 +71,7 @@ def _make(name: str, kind: str, config: Config, *method: Method) -> Method:
     knobs = config.knobs.get(name, {})
     names = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in knobs:
-        known(f"knob at knobs.{name}", key, names)
+        known("knob", key, names, f"knobs.{name} of params.yaml")
     missing = [key for key in names if key not in knobs]
     if missing:
         raise ConfigError(f"knobs.{name} in params.yaml lacks {', '.join(missing)}")

@@ -1,0 +1,102 @@
+"""params.yaml as text becomes checked values: what exists is merged and typed, what does not is refused by name."""
+
+import difflib
+from dataclasses import asdict, fields
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+TOP = ("profile", "datasets", "methods", "seeds", "base", "recipes", "knobs", "profiles")
+
+
+class ConfigError(ValueError):
+    """Something in params.yaml, or in the arguments of `load`, that names nothing; the message lists what exists."""
+
+
+def root() -> Path:
+    """The repository: the nearest folder with a dvc.yaml, from the working directory upwards."""
+    here = Path.cwd()
+    for place in (here, *here.parents):
+        if (place / "dvc.yaml").exists():
+            return place
+    raise ConfigError(f"no dvc.yaml in {here} or above it: run inside the repository")
+
+
+def read() -> dict:
+    """params.yaml as it is written, or a ConfigError that says where it is broken."""
+    try:
+        raw = _parsed((root() / "params.yaml").read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"params.yaml is not valid YAML: {' '.join(str(error).split())}") from error
+    for key in raw:
+        known("key", key, TOP, "params.yaml")
+    for key in TOP:
+        if key not in raw:
+            raise ConfigError(f"params.yaml lacks {key}")
+    return raw
+
+
+@cache
+def _parsed(text: str) -> dict:
+    return yaml.safe_load(text)
+
+
+def known(what: str, name, names, where: str = "") -> None:
+    """Raise a ConfigError unless `name` is one of `names`; it says where, lists them and guesses what was meant."""
+    if name not in names:
+        close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        place = f" in {where}" if where else ""
+        raise ConfigError(f"unknown {what} '{name}'{place}{hint}; there are: {', '.join(map(str, names)) or 'none'}")
+
+
+def merge(below: dict, above: dict) -> dict:
+    """`above` laid over `below`, dictionaries within them too."""
+    both = dict(below)
+    for key, value in (above or {}).items():
+        both[key] = merge(both[key], value) if isinstance(both.get(key), dict) and isinstance(value, dict) else value
+    return both
+
+
+def typed(section: str, kind: type, values: dict) -> dict:
+    """The values of a section, each of its field's type; unknown and missing keys are refused by name."""
+    names = {f.name: f.type for f in fields(kind)}
+    for key in values:
+        known("key", key, names, f"section '{section}' of params.yaml")
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ConfigError(f"section '{section}' of params.yaml lacks {', '.join(missing)}")
+    return asdict(kind(**{key: _cast(f"{section}.{key}", names[key], value) for key, value in values.items()}))
+
+
+def _cast(where: str, kind, value):
+    try:
+        if kind is float:
+            return float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
+        if kind in (int, int | None):
+            if value is None and kind is not int:
+                return None
+            if isinstance(value, bool) or int(value) != value:
+                raise ValueError
+            return int(value)
+        if not isinstance(value, kind):
+            raise ValueError
+        return value
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ConfigError(f"{where} in params.yaml is {value!r}, not {getattr(kind, '__name__', kind)}") from None
+
+
+def numbers(where: str, values: dict) -> dict:
+    """Fractions such as 1/4 and numbers such as 5e-4, which YAML reads as text, become floats; words stay."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} in params.yaml is {values!r}, not a mapping of names to values")
+
+    def number(value):
+        try:
+            return _cast(where, float, value) if isinstance(value, str) else value
+        except ConfigError:
+            return value
+
+    return {key: number(value) for key, value in values.items()}

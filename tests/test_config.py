@@ -1,0 +1,80 @@
+"""params.yaml: what is merged, typed and refused."""
+
+import json
+
+import pytest
+
+from lib import __main__ as commands
+from lib import config, params, stages
+
+
+def test_fractions_and_merge(project):
+    cifar = config.load("paper", "cifar10", "pgd", 0)
+    assert cifar.threat.eps == 8 / 255
+    assert cifar.train.weight_decay == 5e-4 and cifar.train.step_size == 0.25
+    assert cifar.landscape.points == 41 and config.load("default", "digits").landscape.points == 21
+    assert cifar.knobs["pgd"] == {"warmup": 0.0, "batchnorm": "train"}
+    assert config.load("paper", "mnist").evaluate.headline in config.load("paper", "mnist").attacks
+
+
+@pytest.mark.parametrize(("before", "after", "message"), [
+    ("profile: default", "profile: defualt", "unknown profile 'defualt' (did you mean 'default'?); there are: smoke,"),
+    ("datasets: [digits]", "datasets: [digit]", "unknown data set 'digit' (did you mean 'digits'?); there are: digits,"),
+    ("methods: [standard, pgd]", "methods: [standard, pdg]", "unknown method 'pdg' in 'pdg' (did you mean 'pgd'?)"),
+    ("methods: [standard, pgd]", "methods: [pgd+apw]", "unknown method 'apw' in 'pgd+apw'; there are: pgd, standard"),
+    ("epochs: 30", "epoch: 30", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
+    ("epochs: 30", "epochs: many", "train.epochs in params.yaml is 'many', not int"),
+    ("epochs: 30, ", "", "section 'train' of params.yaml lacks epochs"),
+    ("eps: 0.2", "eps: 8/0", "threat.eps in params.yaml is '8/0', not float"),
+    ("    warmup: 0.3", "    warmpu: 0.3", "unknown knob 'warmpu' in knobs.pgd of params.yaml (did you mean 'warmup'?)"),
+    ("  standard: {}", "  standart: {}", "unknown method 'standart' in knobs of params.yaml"),
+    ("  landscape:  ", "  landscapes:  ", "unknown section 'landscapes' in base of params.yaml"),
+    ("seeds: [0, 1, 2]\n\n", "seed: [0, 1, 2]\n\n", "unknown key 'seed' in params.yaml (did you mean 'seeds'?)"),
+    ("headline: pgd-20", "headline: pgd-21", "unknown attack 'pgd-21' in evaluate.headline of params.yaml (did you mean 'pgd-20'?)"),
+    ("profile: default", "profile: [", "params.yaml is not valid YAML"),
+])
+def test_refused_by_name_before_anything_runs(project, edit, capsys, before, after, message):
+    """Stage `code` is the first of `dvc repro`: it takes a second, and refuses all of these."""
+    edit(project / "params.yaml", before, after)
+    profile = "defualt" if "defualt" in after else "default"
+    assert commands.main(["code", profile]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_stage_reads_the_file_of_stage_code(project, edit, monkeypatch):
+    """params.yaml may be edited while a stage runs: the stage has its numbers already."""
+    stages.write("default")
+    instance = next(i for i in stages.instances() if i.name == "train@default-digits-pgd-0")
+    monkeypatch.setenv(config.STAGE, str(project / instance.code))
+    edit(project / "params.yaml", "epochs: 30", "epochs: 31")
+    assert config.load("default", "digits", "pgd", 0).train.epochs == 30
+    monkeypatch.delenv(config.STAGE)
+    assert config.load("default", "digits", "pgd", 0).train.epochs == 31
+
+
+def test_missing_input_names_its_command(project):
+    run = config.load("default", "digits", "pgd", 0)
+    with pytest.raises(params.ConfigError, match=r"last.pt is missing: `dvc repro train@default-digits-pgd-0` makes it"):
+        config.on_the_spot("train", run, run.folder("train") / "last.pt")
+
+
+def test_profile_command_changes_three_lines(project):
+    before = (project / "params.yaml").read_text().splitlines()
+    assert commands.main(["profile", "smoke"]) == 0
+    after = (project / "params.yaml").read_text().splitlines()
+    changed = [b for a, b in zip(before, after, strict=True) if a != b]
+    assert changed == ["profile: smoke", "seeds: [0]"]
+    assert config.axes("smoke") == {"datasets": ["digits"], "methods": ["standard", "pgd"], "seeds": [0]}
+
+
+def test_unknown_command_prints_the_help(capsys):
+    assert commands.main(["rnu"]) == 2
+    assert "run NOTEBOOK FOLDER" in capsys.readouterr().err
+
+
+def test_code_file_is_json_with_everything(project):
+    stages.write("default")
+    file = json.loads((project / "results/default/code/train/digits/pgd/0.json").read_text())
+    assert set(file) == {"parameters", "axes", "config", "modules", "cells"}
+    assert file["parameters"] == {"profile": "default", "dataset": "digits", "method": "pgd", "seed": 0}

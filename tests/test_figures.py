@@ -1,0 +1,77 @@
+"""Figures: equal numbers give equal files, and each function draws what it is given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import colors
+
+from lib import figures
+
+RANDOM = np.random.default_rng(0)
+TWO = ("standard", "pgd")
+
+
+@pytest.fixture(autouse=True)
+def style():
+    """The project's look, and no figure left open."""
+    figures.use_style()
+    yield
+    plt.close("all")
+
+
+def history():
+    return {"epoch": np.arange(1, 6), "clean": RANDOM.random(5), "robust": RANDOM.random(5)}
+
+
+def value(mean, half=0.1):
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": 3}
+
+
+def all_figures():
+    seeds = {m: RANDOM.random((3, 4)) for m in TWO}
+    bounds = {m: (v.mean(0) - 0.1, v.mean(0) + 0.1) for m, v in seeds.items()}
+    grid = np.linspace(-1, 1, 5)
+    surface = {m: 1 + i + grid[:, None] ** 2 + grid**2 for i, m in enumerate(TWO)}
+    return {
+        "images": figures.images(RANDOM.random((6, 8, 8)), titles=list("abcdef"), columns=3, rows=("one", "two")),
+        "signed": figures.images(RANDOM.normal(size=(2, 8, 8)), columns=2, signed=True),
+        "learning": figures.learning_curves({m: [history(), history()] for m in TWO}, "PGD-7"),
+        "classes": figures.class_accuracy(list("abcd"), seeds, seeds, bounds, "pgd-20"),
+        "confusion": figures.confusions({m: np.eye(4) for m in TWO}, list("abcd")),
+        "trade-off": figures.trade_off({m: (RANDOM.random(3), RANDOM.random(3)) for m in TWO},
+                                       {m: value(0.9) for m in TWO}, {m: value(0.5, np.nan) for m in TWO}, "pgd-20"),
+        "curves": figures.landscape_curves(grid, {m: 1 + np.tile(grid**2, (3, 1)) for m in TWO}),
+        "surfaces": figures.landscape_surfaces(grid, surface),
+    }
+
+
+def test_equal_numbers_equal_files(tmp_path):
+    global RANDOM
+    for run in ("first", "second"):
+        RANDOM = np.random.default_rng(0)
+        for name, figure in all_figures().items():
+            figures.save(figure, tmp_path / run / f"{name}.svg", title="digits")
+        plt.close("all")
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+        assert b"<dc:date>" not in path.read_bytes()
+
+
+def test_learning_curves_draw_the_mean():
+    histories = {"pgd": [{"epoch": np.array([1, 2]), "clean": np.array([a, 1.0]), "robust": np.zeros(2)} for a in (0, 1)]}
+    line = figures.learning_curves(histories, "PGD").axes[0].lines[0]
+    assert line.get_ydata().tolist() == [0.5, 1.0] and line.get_label() == "pgd"
+
+
+def test_classes_stand_weakest_first():
+    attacked = {"pgd": np.array([[0.9, 0.1, 0.5]])}
+    figure = figures.class_accuracy(["x", "y", "z"], attacked, attacked, {"pgd": (attacked["pgd"][0],) * 2}, "pgd-20")
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["y", "z", "x"]
+
+
+def test_a_method_keeps_its_colour_and_differs_from_others():
+    many = [f"m{i}" for i in range(12)]
+    looks = figures.looks(many)
+    assert len({(v["color"], v["marker"]) for v in looks.values()}) == 12
+    assert looks["m1"] == figures.looks(many[:2])["m1"]
+    assert all(colors.is_color_like(c) for c in figures.OKABE_ITO)

@@ -1,0 +1,85 @@
+"""What an edit makes stale: prose nothing, figures.py the drawings, a method's file or knob that method."""
+
+import json
+
+import pytest
+
+from lib import stages
+
+
+@pytest.fixture
+def stale(project):
+    """What differs after an edit: names of the stages whose code file changed."""
+    stages.write("default")
+
+    def described():
+        stages._imports.cache_clear()
+        return {i.name: json.dumps(stages.describe(i)) for i in stages.instances()}
+    before = described()
+
+    def compare():
+        return {name.split("@")[0] for name, text in described().items() if before.get(name) != text}
+    compare.instances = before
+    return compare
+
+
+def test_instances_are_those_of_dvc(stale):
+    names = list(stale.instances)
+    assert len(names) == 1 + 6 + 6 + 1 + 6 + 1 + 1
+    assert names[1] == "train@default-digits-standard-0" and names[-1] == "report@default"
+
+
+def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
+    edit(project / "notebooks/pipeline/02_train.ipynb", "How is a network trained", "In what way is a network trained")
+    edit(project / "lib/train.py", '"""One pass over the images', '"""A pass through the images')
+    edit(project / "lib/train.py", "    model.train()\n", "    model.train()  # BatchNorm follows the batch\n\n")
+    assert stale() == set()
+
+
+@pytest.mark.parametrize(("file", "before", "after", "expected"), [
+    ("notebooks/pipeline/02_train.ipynb", "trained.save(out)", "trained.save(out); done = 1", {"train"}),
+    ("lib/figures.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "papers", "report"}),
+    ("lib/landscape.py", "distance: float = 0.5", "distance: float = 0.4", {"landscape", "report"}),
+    ("lib/evaluate.py", 'CLEAN = "clean"', 'CLEAN = "none"', {"attack", "classwise", "papers", "report"}),
+    ("params.yaml", "points: 21", "points: 11", {"landscape", "report"}),
+    ("params.yaml", "validation: 0.1 ", "validation: 0.2 ",
+     {"data", "train", "attack", "classwise", "landscape", "papers", "report"}),
+])
+def test_an_edit_reruns_what_uses_it(project, edit, stale, file, before, after, expected):
+    edit(project / file, before, after)
+    assert stale() == expected
+
+
+@pytest.mark.parametrize(("file", "before", "after"), [
+    ("lib/methods/pgd.py", "if warmup else 1.0", "if warmup else 0.5"),
+    ("params.yaml", "    warmup: 0.3", "    warmup: 0.1"),
+])
+def test_a_method_reruns_only_itself(project, edit, stale, file, before, after):
+    edit(project / file, before, after)
+    stages._imports.cache_clear()
+    changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances[i.name]}
+    assert {n for n in changed if n.startswith("train@")} == {f"train@default-digits-pgd-{s}" for s in range(3)}
+    assert not any("standard" in name for name in changed)
+
+
+def test_a_new_method_is_one_file_and_two_entries(project, edit):
+    (project / "lib/methods/mine.py").write_text("def add_on(method, config, *, strength):\n    return method\n")
+    edit(project / "params.yaml", "methods: [standard, pgd]", "methods: [standard, pgd, pgd+mine]")
+    edit(project / "params.yaml", "  standard: {}", "  standard: {}\n  mine: {strength: 2}")
+    stages.write("default")
+    file = json.loads((project / "results/default/code/train/digits/pgd+mine/0.json").read_text())
+    assert {"lib.methods.mine", "lib.methods.pgd"} <= set(file["modules"])
+    assert file["config"]["digits"]["knobs"] == {"mine": {"strength": 2}, "pgd": {"warmup": 0.3, "batchnorm": "eval"}}
+
+
+def test_adding_a_method_leaves_the_others_alone(project, edit, stale):
+    (project / "lib/methods/mine.py").write_text("def add_on(method, config):\n    return method\n")
+    edit(project / "params.yaml", "methods: [standard, pgd]", "methods: [standard, pgd, pgd+mine]")
+    changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances.get(i.name)}
+    assert {n.split("@")[0] for n in changed if "mine" not in n} == {"classwise", "report"}
+
+
+def test_normalised_source():
+    text = '"""Doc."""\nimport os  # why\n%matplotlib inline\ndef f(x):\n    "Doc."\n    # note\n    return (x)\n'
+    assert stages.normalised(text) == "import os\n\ndef f(x):\n    return x"
+    assert stages.normalised("def f():\n    'only a docstring'") == "def f():\n    pass"

@@ -1,0 +1,97 @@
+"""The loop: reproducible, does what its numbers say, and keeps both checkpoints."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.optim import SGD
+
+from lib import compute, config, data, methods, params, train
+
+CPU = torch.device("cpu")
+
+
+def quiet(line):
+    """No log."""
+
+
+@pytest.mark.parametrize("method", ["standard", "pgd"])
+def test_same_seed_same_weights_bit_for_bit(cfg, digits, method):
+    run = replace(cfg, method=method)
+    first, second = (train.fit(run, digits, CPU, quiet) for _ in range(2))
+    assert all(torch.equal(v, second.states["last"][k]) for k, v in first.states["last"].items())
+    assert first.history.equals(second.history)
+    other = train.fit(replace(run, seed=1), digits, CPU, quiet)
+    assert not torch.equal(first.states["last"]["1.head.weight"], other.states["last"]["1.head.weight"])
+
+
+def test_standard_epoch_equals_a_plain_loop(cfg, digits):
+    """One epoch of the composable loop against the loop that everybody writes."""
+    run = replace(cfg, method="standard", train=replace(cfg.train, epochs=1, schedule="piecewise", lr=0.01))
+    ours = train.fit(run, digits, CPU, quiet).states["last"]
+    plain = train.initial(run, methods.build(run), digits, CPU)
+    optimizer = SGD(plain.parameters(), lr=0.01, momentum=run.train.momentum, weight_decay=run.train.weight_decay)
+    batches = list(data.batches(digits.train, run.train.batch_size, compute.generator(run.seed)))
+    milestones = (len(batches) // 2, len(batches) * 3 // 4)
+    for i, (x, y) in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * 0.1 ** sum(i >= m for m in milestones)
+        optimizer.zero_grad()
+        F.cross_entropy(plain(x), y).backward()
+        optimizer.step()
+    assert all(torch.allclose(v, ours[k], atol=1e-6) for k, v in plain.state_dict().items())
+
+
+def test_it_learns_real_digits():
+    run = config.load("default", "digits", "pgd", 0)
+    run = replace(run, train=replace(run.train, epochs=10))
+    history = train.fit(run, data.load(run), CPU, quiet).history
+    assert history.clean.iloc[-1] > 0.9 and history.robust.iloc[-1] > 0.5  # chance is 0.1; standard training has 0
+
+
+def test_best_is_chosen_on_validation_images(cfg, digits, monkeypatch):
+    scores = iter([(0.5, 0.1), (0.6, 0.3), (0.9, 0.3), (0.7, 0.2)])
+    weights = []
+
+    def validate(run, model, images):
+        assert images is digits.validation
+        weights.append(train.snapshot(model))
+        return next(scores)
+
+    monkeypatch.setattr(train, "validate", validate)
+    trained = train.fit(replace(cfg, train=replace(cfg.train, epochs=4)), digits, CPU, quiet)
+    assert all(torch.equal(v, weights[2][k]) for k, v in trained.states["best"].items())
+    assert all(torch.equal(v, weights[3][k]) for k, v in trained.states["last"].items())
+
+
+def test_saved_and_loaded(cfg, digits, tmp_path, monkeypatch):
+    trained = train.fit(cfg, digits, CPU, quiet)
+    monkeypatch.setattr(config.Config, "folder", lambda self, stage: tmp_path)
+    trained.save(tmp_path)
+    again = train.load(cfg, digits, CPU)
+    x, _ = digits.test.floats()
+    for checkpoint in train.CHECKPOINTS:
+        outputs = [train.model(cfg, t, checkpoint, digits, CPU)(x) for t in (trained, again)]
+        assert torch.equal(*outputs)
+    assert again.history.epoch.tolist() == [1, 2]
+
+
+def test_log_lines_show_progress(cfg, digits):
+    lines = []
+    train.fit(cfg, digits, CPU, lines.append)
+    assert [line.split()[:2] for line in lines] == [["epoch", "1/2"], ["epoch", "2/2"]]
+
+
+def test_divergence_is_an_error_that_names_the_knob(cfg, digits):
+    run = replace(cfg, method="standard", train=replace(cfg.train, lr=1e30, schedule="piecewise"))
+    with pytest.raises(FloatingPointError, match="lower train.lr"):
+        train.fit(run, digits, CPU, quiet)
+
+
+@pytest.mark.parametrize(("device", "cuda"), [("auto", False), ("cpu", False)])
+def test_device(device, cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert compute.device(config.Compute(device, 1)).type == "cpu"
+    with pytest.raises(params.ConfigError, match="compute.device is cuda, but torch sees no GPU"):
+        compute.device(config.Compute("cuda", 1))
