@@ -14,7 +14,7 @@ smoke: env            # the whole pipeline, tiny, in a copy of this tree: about 
 
 test: env             # lib, the notebooks, and one run of `smoke` in a clone
 	ruff check .
-	pytest -q
+	pytest -q -n 2 --dist loadfile
 
 lab: env
 	jupyter lab notebooks

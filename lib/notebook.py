@@ -25,7 +25,7 @@ class Terminal:
     """
 
     def __init__(self, stream):
-        self.stream, self.pending, self.done = stream, "", 0
+        self.stream, self.pending, self.done = stream, "", None
         self.began = self.shown = time.monotonic()
 
     def write(self, text: str) -> None:
@@ -40,7 +40,7 @@ class Terminal:
         if not match:
             return ""
         done, total = map(int, match.groups())
-        if done <= self.done:  # another series begins
+        if self.done is None or done <= self.done:  # another series begins
             self.began = self.shown
         self.done = done
         left = (time.monotonic() - self.began) / max(done, 1) * (total - done)
@@ -59,7 +59,7 @@ def run(notebook: str, out: str, **parameters) -> None:
     every = instances()
     here = [i for i in every if i.out == Path(out) and i.notebook == Path(notebook)]
     if not here:
-        raise ConfigError(f"no stage of dvc.yaml runs {notebook} into {out} with profile: {every[0].parameters['profile']}")
+        raise ConfigError(f"no stage of dvc.yaml runs {notebook} into {out} in the profile of params.yaml")
     instance = here[0]
     _refuse_stale(instance)
     print(f"stage {every.index(instance) + 1}/{len(every)}  {instance.name}", flush=True)

@@ -148,9 +148,12 @@ def reached(cells: list[str]) -> set[str]:
 
 @cache
 def sections_named(source: str) -> set[str]:
-    """The sections of the configuration that code can read: those that an attribute such as cfg.train names."""
-    return {node.attr for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.Attribute) and node.attr in SECTIONS}
+    """The sections of the configuration that code can read: those that an attribute such as cfg.train names.
+
+    Whatever the object is called, so that no use is missed; but not `self`, which is no configuration.
+    """
+    return {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)
+            and node.attr in SECTIONS and getattr(node.value, "id", "") != "self"}
 
 
 @cache

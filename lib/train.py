@@ -66,7 +66,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
         log(f"epoch {epoch}/{config.train.epochs}  loss {mean_loss:.3f}  "
             f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
         if not mean_loss < float("inf"):
-            raise FloatingPointError(f"the loss of epoch {epoch} is {mean_loss}: lower train.lr (now {config.train.lr})")
+            raise FloatingPointError(f"loss {mean_loss} in epoch {epoch}: lower train.lr (now {config.train.lr})")
     return Trained(pd.DataFrame(rows), states)
 
 

@@ -18,19 +18,19 @@ def test_fractions_and_merge(project):
 
 
 @pytest.mark.parametrize(("before", "after", "message"), [
-    ("profile: default", "profile: defualt", "unknown profile 'defualt' (did you mean 'default'?); there are: smoke,"),
-    ("datasets: [digits]", "datasets: [digit]", "unknown data set 'digit' (did you mean 'digits'?); there are: digits,"),
+    ("profile: default", "profile: defualt", "unknown profile 'defualt' (did you mean 'default'?); there are:"),
+    ("datasets: [digits]", "datasets: [digit]", "unknown data set 'digit' (did you mean 'digits'?); there are:"),
     ("methods: [standard, pgd]", "methods: [standard, pdg]", "unknown method 'pdg' in 'pdg' (did you mean 'pgd'?)"),
     ("methods: [standard, pgd]", "methods: [pgd+apw]", "unknown method 'apw' in 'pgd+apw'; there are: pgd, standard"),
     ("epochs: 30", "epoch: 30", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
     ("epochs: 30", "epochs: many", "train.epochs in params.yaml is 'many', not int"),
     ("epochs: 30, ", "", "section 'train' of params.yaml lacks epochs"),
     ("eps: 0.2", "eps: 8/0", "threat.eps in params.yaml is '8/0', not float"),
-    ("    warmup: 0.3", "    warmpu: 0.3", "unknown knob 'warmpu' in knobs.pgd of params.yaml (did you mean 'warmup'?)"),
+    ("    warmup: 0.3", "    warmpu: 0.3", "unknown knob 'warmpu' in knobs.pgd of params.yaml (did you"),
     ("  standard: {}", "  standart: {}", "unknown method 'standart' in knobs of params.yaml"),
     ("  landscape:  ", "  landscapes:  ", "unknown section 'landscapes' in base of params.yaml"),
-    ("seeds: [0, 1, 2]\n\n", "seed: [0, 1, 2]\n\n", "unknown key 'seed' in params.yaml (did you mean 'seeds'?)"),
-    ("headline: pgd-20", "headline: pgd-21", "unknown attack 'pgd-21' in evaluate.headline of params.yaml (did you mean 'pgd-20'?)"),
+    ("\nseeds: [", "\nseed: [", "unknown key 'seed' in params.yaml (did you mean 'seeds'?)"),
+    ("headline: pgd-20", "headline: pgd-21", "unknown attack 'pgd-21' in evaluate.headline of params.yaml (did you"),
     ("profile: default", "profile: [", "params.yaml is not valid YAML"),
 ])
 def test_refused_by_name_before_anything_runs(project, edit, capsys, before, after, message):
@@ -55,7 +55,7 @@ def test_a_stage_reads_the_file_of_stage_code(project, edit, monkeypatch):
 
 def test_missing_input_names_its_command(project):
     run = config.load("default", "digits", "pgd", 0)
-    with pytest.raises(params.ConfigError, match=r"last.pt is missing: `dvc repro train@default-digits-pgd-0` makes it"):
+    with pytest.raises(params.ConfigError, match="last.pt is missing: `dvc repro train@default-digits-pgd-0`"):
         config.on_the_spot("train", run, run.folder("train") / "last.pt")
 
 

@@ -88,7 +88,8 @@ def test_tables_of_a_profile_come_together(project, edit, monkeypatch):
             folder.mkdir(parents=True)
             rows.assign(method=method, seed=seed).to_csv(folder / "per_sample.csv", index=False)
     found = evaluate.load_all("default", "digits", config.axes("default"))
-    assert list(zip(found.method, found.seed, strict=True)) == [("standard", 0), ("standard", 1), ("pgd", 0), ("pgd", 1)]
+    runs = [("standard", 0), ("standard", 1), ("pgd", 0), ("pgd", 1)]
+    assert list(zip(found.method, found.seed, strict=True)) == runs
     (project / "results/default/attack/digits/pgd/1/per_sample.csv").unlink()
     with pytest.raises(params.ConfigError, match="`dvc repro attack@default-digits-pgd-1` makes it"):
         evaluate.load_all("default", "digits", config.axes("default"))

@@ -58,8 +58,8 @@ def test_equal_numbers_equal_files(tmp_path):
 
 
 def test_learning_curves_draw_the_mean():
-    histories = {"pgd": [{"epoch": np.array([1, 2]), "clean": np.array([a, 1.0]), "robust": np.zeros(2)} for a in (0, 1)]}
-    line = figures.learning_curves(histories, "PGD").axes[0].lines[0]
+    seeds = [{"epoch": np.array([1, 2]), "clean": np.array([a, 1.0]), "robust": np.zeros(2)} for a in (0, 1)]
+    line = figures.learning_curves({"pgd": seeds}, "PGD").axes[0].lines[0]
     assert line.get_ydata().tolist() == [0.5, 1.0] and line.get_label() == "pgd"
 
 

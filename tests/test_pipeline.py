@@ -1,0 +1,138 @@
+"""The whole pipeline, tiny, in a clone: what the README promises of `dvc repro`."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def call(clone, *command, code=0):
+    """Standard output and error of a command in the clone, which has to end with this exit code."""
+    done = subprocess.run(command, cwd=clone, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == code, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def ran(output):
+    """The stages that a `dvc repro` ran, without their matrix items."""
+    return {name.split("@")[0] for name in re.findall(r"Running stage '([^']+)'", output)}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A fresh copy of the tree after `python -m lib smoke`, and how long that took."""
+    place = tmp_path_factory.mktemp("clone") / "companion"
+    began = time.monotonic()
+    output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
+    assert "figures:   results/smoke/figures/" in output and "stage 10/10  report@smoke" in output
+    assert time.monotonic() - began < 240
+    return place
+
+
+def test_every_result_is_there(clone):
+    smoke = clone / "results/smoke"
+    names = {"classes", "confusion", "learning", "trade-off", "landscape", "surface"}
+    assert {p.name for p in (smoke / "figures").iterdir()} == {f"digits-{name}.svg" for name in names}
+    results = json.loads((smoke / "summary.json").read_text())["results"]["digits"]
+    assert set(results) == {"standard", "pgd"}
+    assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst class", "gap", "sharpness"}
+    metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
+    assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
+    assert len(list(smoke.rglob("*.ipynb"))) == 10
+
+
+def test_executed_notebooks_hold_no_error_and_no_warning(clone):
+    for path in (clone / "results/smoke").rglob("*.ipynb"):
+        for cell in nbformat.read(path, 4).cells:
+            for output in cell.get("outputs", ()):
+                assert output.output_type != "error" and output.get("name") != "stderr", f"{path.name}: {output}"
+
+
+def test_dvc_shows_something_worth_looking_at(clone):
+    assert "up to date" in call(clone, "dvc", "status")
+    assert "report@smoke" in call(clone, "dvc", "dag")
+    shown = call(clone, "dvc", "metrics", "show")
+    assert "worst class" in shown and "digits/pgd.json" in shown
+    call(clone, "dvc", "plots", "show")
+    page = (clone / "dvc_plots/index.html").read_text()
+    assert page.count("<img") == 6 and "://" not in page.replace("http://www.w3.org", "")
+
+
+def test_nothing_left_to_do_takes_seconds(clone):
+    began = time.monotonic()
+    assert ran(call(clone, "dvc", "repro")) == set()
+    assert time.monotonic() - began < 15
+
+
+def test_prose_reruns_nothing_and_figures_only_redraw(clone, edit):
+    edit(clone / "notebooks/pipeline/02_train.ipynb", "How is a network trained", "In what way is a network trained")
+    assert ran(call(clone, "dvc", "repro")) == {"code"}
+    edit(clone / "lib/figures.py", '"grid.alpha": 0.3', '"grid.alpha": 0.5')
+    before = (clone / "results/smoke/figures/digits-classes.svg").read_bytes()
+    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "papers", "report"}
+    assert (clone / "results/smoke/figures/digits-classes.svg").read_bytes() != before
+    edit(clone / "lib/figures.py", '"grid.alpha": 0.5', '"grid.alpha": 0.3')
+    edit(clone / "notebooks/pipeline/02_train.ipynb", "In what way is a network trained", "How is a network trained")
+    output = call(clone, "dvc", "repro")
+    assert "is cached - skipping run" in output
+    assert (clone / "results/smoke/figures/digits-classes.svg").read_bytes() == before
+
+
+def test_a_second_run_from_scratch_gives_the_same_bytes(clone):
+    """Training, attack, landscape and report again, without DVC's memory of the first run."""
+    smoke = clone / "results/smoke"
+    files = [p for p in smoke.rglob("*") if p.is_file()]
+    first = {p: p.read_bytes() for p in files}
+    lock = (clone / "dvc.lock").read_text()
+    for stage in ("train@smoke-digits-pgd-0", "attack@smoke-digits-pgd-0", "landscape@smoke-digits-pgd-0",
+                  "report@smoke"):
+        call(clone, "dvc", "repro", "--force", "--single-item", stage)
+    assert [p for p in files if p.read_bytes() != first[p]] == []
+    assert (clone / "dvc.lock").read_text() == lock
+
+
+def test_params_edited_while_a_stage_runs_stay_out_of_its_result(clone, edit):
+    """The result is filed under the numbers that it was made with, and the edit is seen by the next `dvc repro`."""
+    edit(clone / "params.yaml", "train: {epochs: 4}", "train: {epochs: 40}")
+    command = ["dvc", "repro", "train@smoke-digits-standard-0"]
+    process = subprocess.Popen(command, cwd=clone, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "epoch 1/40" in line:
+            edit(clone / "params.yaml", "train: {epochs: 40}", "train: {epochs: 4}")
+    assert process.wait() == 0
+    history = clone / "results/smoke/train/digits/standard/0/history.csv"
+    assert len(history.read_text().splitlines()) == 41
+    assert "code@smoke" in call(clone, "dvc", "status")
+    assert "train" in call(clone, "dvc", "repro", "train@smoke-digits-standard-0")
+    assert len(history.read_text().splitlines()) == 5
+
+
+def test_ctrl_c_loses_only_the_running_stage(clone, edit):
+    edit(clone / "params.yaml", "train: {epochs: 4}", "train: {epochs: 3}")
+    process = subprocess.Popen(["dvc", "repro", "attack@smoke-digits-pgd-0"], cwd=clone, env=ENVIRONMENT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("  attack 1/"):
+            os.killpg(process.pid, 2)
+    assert process.wait() != 0
+    assert ran("".join(lines)) == {"code", "train", "attack"}
+    assert ran(call(clone, "dvc", "repro", "attack@smoke-digits-pgd-0")) == {"attack"}
+
+
+def test_an_error_in_params_is_one_line_before_anything_runs(clone, edit):
+    edit(clone / "params.yaml", "    warmup: 0.3", "    warm_up: 0.3")
+    output = call(clone, "dvc", "repro", code=255)
+    assert "error: unknown knob 'warm_up' in knobs.pgd of params.yaml (did you mean 'warmup'?)" in output
+    assert ran(output) == {"code"}
+    edit(clone / "params.yaml", "    warm_up: 0.3", "    warmup: 0.3")
