@@ -73,17 +73,23 @@ def load(config: Config, device: str | torch.device = "cpu") -> Dataset:
     path = folder("data", profile=config.profile, dataset=config.dataset) / "images.npz"
     if path.exists():
         with np.load(path) as file:
-            arrays = dict(file)
-    elif os.environ.get(STAGE):
+            return _dataset(config.dataset, dict(file), device)
+    if os.environ.get(STAGE):
         raise DataError(f"{path} is missing: `dvc repro data@{config.profile}-{config.dataset}` makes it")
-    else:
-        arrays = split(given(config.dataset), config)
+    return prepare(config, device)
 
+
+def prepare(config: Config, device: str | torch.device = "cpu") -> Dataset:
+    """The data set of a run straight from what was given, split as stage `data` does it."""
+    return _dataset(config.dataset, split(given(config.dataset), config), device)
+
+
+def _dataset(name: str, arrays: dict[str, np.ndarray], device: str | torch.device) -> Dataset:
     def images(part: str) -> Images:
         x = torch.from_numpy(arrays[f"{part}_x"]).permute(0, 3, 1, 2).contiguous()
         return Images(x.to(device), torch.from_numpy(arrays[f"{part}_y"]).long().to(device))
 
-    return Dataset(config.dataset, arrays["classes"].tolist(), *map(images, SPLITS))
+    return Dataset(name, arrays["classes"].tolist(), *map(images, SPLITS))
 
 
 def given(name: str) -> dict[str, np.ndarray]:

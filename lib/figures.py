@@ -100,7 +100,7 @@ def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], c
     stand in the order of the last method's attacked mean, weakest first.
     """
     order = np.argsort(attacked[list(attacked)[-1]].mean(0))
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.2 + 0.2 * len(attacked)))
     shift = np.linspace(-0.2, 0.2, len(attacked)) if len(attacked) > 1 else [0.0]
     for dx, (method, look) in zip(shift, looks(list(attacked)).items(), strict=True):
         x, mean = np.arange(len(classes)) + dx, attacked[method].mean(0)[order]
@@ -114,7 +114,7 @@ def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], c
     ax.set_xticks(range(len(classes)), [classes[i] for i in order])
     ax.set(xlabel="class, the weakest first", ylabel="accuracy of the class", ylim=(-0.03, 1.05))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(loc="outside lower center", ncols=min(4, 2 * len(attacked)))
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -70,8 +70,9 @@ def describe(instance: Instance) -> dict:
     profile, method = instance.parameters["profile"], instance.parameters.get("method")
     cells = [normalised(cell) for cell in code_cells(root() / instance.notebook)]
     every = axes(profile) if any("config.axes" in cell for cell in cells) else {}
-    specs = [method] if method else [*every.get("methods", ()), *named_specs(cells)]
-    datasets = [instance.parameters["dataset"]] if "dataset" in instance.parameters else axes(profile)["datasets"]
+    words, dataset = strings(cells), instance.parameters.get("dataset")
+    specs = [method] if method else [*every.get("methods", ()), *filter(is_spec, words)]
+    datasets = [dataset] if dataset else [*every.get("datasets", ()), *(w for w in words if w in read()["recipes"])]
     modules = reached(cells)
     if "lib.methods" in modules:
         modules = reached([*cells, *(f"import lib.methods.{part}" for spec in specs for part in spec.split("+"))])
@@ -128,12 +129,15 @@ def normalised(source: str) -> str:
     return ast.unparse(tree)
 
 
-def named_specs(cells: list[str]) -> list[str]:
-    """The strings in the cells that spell a method, such as the 'pgd' of a chapter that builds it."""
-    names = {p.stem for p in (root() / "lib" / "methods").glob("[a-z]*.py")}
-    words = {node.value for cell in cells for node in ast.walk(ast.parse(cell))
-             if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return sorted(word for word in words if word and set(word.split("+")) <= names)
+def strings(cells: list[str]) -> list[str]:
+    """The strings in the cells: a chapter names its data set and the methods it builds, such as 'digits' and 'pgd'."""
+    return sorted({node.value for cell in cells for node in ast.walk(ast.parse(cell))
+                   if isinstance(node, ast.Constant) and isinstance(node.value, str)})
+
+
+def is_spec(word: str) -> bool:
+    """Whether the word spells a method: names of files in lib/methods/, joined by '+'."""
+    return all(part and (root() / "lib" / "methods" / f"{part}.py").exists() for part in word.split("+"))
 
 
 def reached(cells: list[str]) -> set[str]:

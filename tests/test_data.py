@@ -64,6 +64,7 @@ def test_your_own_file(tmp_path, monkeypatch, cfg):
     monkeypatch.setenv("DATA_HOME", str(tmp_path))
     np.savez(tmp_path / "pets.npz", **own())
     found = data.load(replace(cfg, dataset="pets"))
+    assert torch.equal(found.train.x, data.prepare(replace(cfg, dataset="pets")).train.x)
     assert found.classes == ["cat", "dog"] and found.shape == (3, 8, 8) and len(found.test) == 6
 
 

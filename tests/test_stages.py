@@ -79,6 +79,15 @@ def test_adding_a_method_leaves_the_others_alone(project, edit, stale):
     assert {n.split("@")[0] for n in changed if "mine" not in n} == {"classwise", "report"}
 
 
+def test_a_chapter_has_its_data_set_whatever_the_profile_runs(project, edit):
+    edit(project / "params.yaml", "datasets: [digits]", "datasets: [mnist]")
+    stages.write("default")
+    chapter, report = (json.loads((project / f"results/default/code/{name}.json").read_text())["config"]
+                       for name in ("papers/pgd", "report"))
+    assert list(chapter) == ["digits"] and list(report) == ["mnist"]
+    assert set(chapter["digits"]["knobs"]) == {"pgd", "standard"}
+
+
 def test_normalised_source():
     text = '"""Doc."""\nimport os  # why\n%matplotlib inline\ndef f(x):\n    "Doc."\n    # note\n    return (x)\n'
     assert stages.normalised(text) == "import os\n\ndef f(x):\n    return x"

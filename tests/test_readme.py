@@ -1,0 +1,52 @@
+"""The README's numbers, paths and commands are those of the tree."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lib import __main__ as commands
+from lib import config
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+RESULTS = json.loads((ROOT / "results/default/summary.json").read_text())["results"]["digits"]
+
+
+@pytest.mark.parametrize("method", RESULTS)
+def test_the_table_is_that_of_the_summary(method):
+    row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{method}` |"))
+    last = RESULTS[method]["last"]
+
+    def shown(name):
+        value = {k: 100 * v for k, v in last[name].items() if k != "n"}
+        return f"{value['mean']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
+    worst = f"{100 * last['worst class']['mean']:.1f}"
+    assert [c.strip() for c in row.split("|")[2:5]] == [shown("clean"), shown("pgd-20"), worst]
+    assert last["clean"]["n"] == 3
+
+
+def test_every_path_exists():
+    linked = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert linked and all((ROOT / path).exists() for path in linked)
+    tree = TEXT.split("```\nREADME.md")[1].split("```")[0]
+    for name in re.findall(r"^  ([a-z/ ]+?)  ", tree, re.M):
+        for module in name.split():
+            assert (ROOT / "lib" / module).exists() or (ROOT / f"lib/{module}.py").exists()
+    modules = {p.stem for p in (ROOT / "lib").glob("[a-z]*.py")}
+    assert modules <= set(re.findall(r"\w+", tree))
+
+
+def test_commands_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:^|`)make (\w+)", TEXT, re.M)) <= targets
+    assert set(re.findall(r"python -m lib (\w+)", TEXT)) <= set(commands.COMMANDS)
+    lines = len((ROOT / "lib/methods/pgd.py").read_text().splitlines())
+    assert f"(lib/methods/pgd.py), which has {lines} lines" in TEXT
+
+
+def test_own_data_lists_the_arrays():
+    from lib import data
+    assert all(f"`{name}`" in TEXT for name in data.GIVEN)
+    assert config.load("default", "digits").threat.eps == 0.2
