@@ -14,6 +14,7 @@ smoke: env            # the whole pipeline, tiny, in a copy of this tree: about 
 
 test: env             # lib, the notebooks, and one run of `smoke` in a clone
 	ruff check .
+	dvc repro -q data.dvc
 	pytest -q -n 2 --dist loadfile
 
 lab: env

@@ -77,7 +77,7 @@ def main(words: list[str]) -> int:
         return 2
     try:
         COMMANDS[words[0]](*words[1:])
-    except params.ConfigError as error:
+    except (params.ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

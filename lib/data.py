@@ -6,6 +6,7 @@ Images are kept as uint8 (N, C, H, W) on the device and become float32 in [0, 1]
 import hashlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def _digits() -> dict[str, np.ndarray]:
 
     path = root() / "data" / "digits.npz"
     if not path.exists():
-        subprocess.run(["dvc", "repro", "-q", "data.dvc"], cwd=root(), capture_output=True)
+        subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "data.dvc"], cwd=root(), capture_output=True)
     if not path.exists():
         raise DataError(f"{path} is missing: `dvc repro data.dvc` restores it, without a network")
     with np.load(path, allow_pickle=False) as file:

@@ -35,10 +35,11 @@ def per_sample(model: nn.Module, images: Images, attack: Callable | None, genera
                          "predicted": torch.cat(predicted).cpu()})
 
 
-def evaluate(config: Config, dataset: Dataset, trained: train.Trained, device: torch.device,
-             log: Callable[[str], None] = print) -> pd.DataFrame:
+def table(config: Config, dataset: Dataset, trained: train.Trained, device: torch.device,
+          log: Callable[[str], None] = print) -> pd.DataFrame:
     """The per-sample table of one run: both checkpoints, all attacks on the test images, and the headline attack
-    on training images without augmentation. Columns: KEYS, index, label, predicted."""
+    on training images without augmentation. Columns: KEYS, index, label, predicted.
+    """
     headline = config.evaluate.headline
     seen = dataset.train.first(config.evaluate.training_images)
     work = [(split, images, name) for split, images, names in
@@ -48,10 +49,10 @@ def evaluate(config: Config, dataset: Dataset, trained: train.Trained, device: t
         model = train.model(config, trained, checkpoint, dataset, device)
         for split, images, name in work:
             attack = None if name == CLEAN else attacks.from_params(name, config.attacks[name], config.threat)
-            table = per_sample(model, images, attack, compute.generator(config.seed, device))
+            rows = per_sample(model, images, attack, compute.generator(config.seed, device))
             keys = dict(zip(KEYS, (config.method, config.seed, checkpoint, split, name), strict=True))
-            tables.append(table.assign(**keys)[[*KEYS, *table.columns]])
-            rate = (table.label == table.predicted).mean()
+            tables.append(rows.assign(**keys)[[*KEYS, *rows.columns]])
+            rate = (rows.label == rows.predicted).mean()
             done = len(tables)
             log(f"attack {done}/{2 * len(work)}  {checkpoint}, {split}, {name}: {rate:.1%} of {len(images)} images")
     return pd.concat(tables, ignore_index=True)
@@ -64,7 +65,7 @@ def load(config: Config, device: torch.device) -> pd.DataFrame:
         return pd.read_csv(path)
     on_the_spot("attack", config, path)
     dataset = data.load(config, device)
-    return evaluate(config, dataset, train.load(config, dataset, device), device, log=lambda line: None)
+    return table(config, dataset, train.load(config, dataset, device), device, log=lambda line: None)
 
 
 def load_all(profile: str, dataset: str, axes: dict[str, list]) -> pd.DataFrame:

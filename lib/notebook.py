@@ -84,6 +84,7 @@ def _refuse_stale(instance) -> None:
 
 def _execute(source: Path, target: Path, parameters: dict) -> None:
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     names = papermill.inspect_notebook(str(source))
@@ -97,6 +98,8 @@ def _execute(source: Path, target: Path, parameters: dict) -> None:
         place = target.relative_to(root())
         raise SystemExit(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                          f"(the notebook as far as it came: {place})") from None
+    except DeadKernelError:
+        raise SystemExit(f"{source.name}: the kernel died, perhaps for want of memory") from None
 
 
 def _die_with_parent() -> None:
@@ -107,7 +110,7 @@ def _die_with_parent() -> None:
     def watch():
         while os.getppid() == parent:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -1,6 +1,9 @@
 """Images: provenance, splits, batches, and files that are refused."""
 
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +96,17 @@ def test_missing_and_broken_files_are_named(tmp_path, monkeypatch):
     np.savez(tmp_path / "pets.npz", train_x=np.zeros(3))
     with pytest.raises(data.DataError, match="train_y"):
         data.given("pets")
+
+
+def test_data_comes_back_by_itself_or_names_its_command(project):
+    with pytest.raises(data.DataError, match="digits.npz is missing: `dvc repro data.dvc` restores it"):
+        data.given("digits")
+    root = Path(__file__).parents[1]
+    shutil.copy(root / "data.dvc", project)
+    shutil.copytree(root / ".dvc/embedded", project / ".dvc/embedded")
+    shutil.copy(root / ".dvc/config", project / ".dvc")
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    assert len(data.given("digits")["train_y"]) == 1347 and (project / "data/README.md").exists()
 
 
 def test_digits_that_were_changed_are_not_called_digits(project, edit):

@@ -18,7 +18,7 @@ def table(digits):
     run = replace(run, train=replace(run.train, epochs=2))
     trained = train.fit(run, digits, CPU, lambda line: None)
     model = train.model(run, trained, "last", digits, CPU)
-    return evaluate.evaluate(run, digits, trained, CPU, lambda line: None), model
+    return evaluate.table(run, digits, trained, CPU, lambda line: None), model
 
 
 def test_every_image_under_every_attack(table, digits):

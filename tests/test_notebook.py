@@ -51,7 +51,7 @@ def stage(project, edit):
     """Start the data stage of a copy of the project as DVC does, after replacing its last cell."""
     shutil.copytree(stages.Path(__file__).parents[1] / ".dvc/embedded", project / "data")
 
-    def start(last_cell):
+    def start(last_cell, through=()):
         path = project / "notebooks/pipeline/01_data.ipynb"
         text = json.loads(path.read_text())
         text["cells"][2:] = [c for c in text["cells"][2:] if "parameters" in c["metadata"].get("tags", [])]
@@ -60,8 +60,8 @@ def stage(project, edit):
         stages.write("default")
         command = [sys.executable, "-m", "lib", "run", "notebooks/pipeline/01_data.ipynb", STAGE,
                    "profile=default", "dataset=digits"]
-        return subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                start_new_session=True)
+        return subprocess.Popen([*through, *command], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, start_new_session=True)
     return start
 
 
@@ -76,9 +76,25 @@ def test_a_failing_cell_is_the_last_line_and_the_partial_copy_stays(project, sta
     assert "so far" in str(kept.cells[-1].outputs)
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "parent gone"])
+def test_a_kernel_that_dies_is_one_line(stage):
+    process = stage("import os\nos._exit(9)")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "01_data.ipynb: the kernel died, perhaps for want of memory" in error.splitlines()[-1]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(project, stage):
+    (project / STAGE).parent.mkdir(parents=True)
+    (project / STAGE).write_text("in the way")
+    process = stage("print()")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1 and error.startswith("error: [Errno 17] File exists") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "terminated", "parent killed"])
 def test_interruption_leaves_no_kernel(project, stage, how):
-    process = stage("import os, time\nprint('kernel', os.getpid(), flush=True)\ntime.sleep(300)")
+    shell = ("sh", "-c", '"$@"; true', "sh") if how == "parent killed" else ()
+    process = stage("import os, time\nprint('kernel', os.getpid(), flush=True)\ntime.sleep(300)", shell)
     line = ""
     while "kernel" not in line:
         line = process.stdout.readline()
@@ -87,10 +103,12 @@ def test_interruption_leaves_no_kernel(project, stage, how):
     os.kill(kernel, 0)
     if how == "ctrl-c":
         os.killpg(process.pid, signal.SIGINT)
-    else:
+    elif how == "terminated":
         process.terminate()
+    else:
+        process.kill()  # the shell, as if DVC were gone
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == (-9 if how == "parent killed" else 130)
     assert error.splitlines()[-1] == "interrupted: this stage is lost, the finished ones are kept"
     for _ in range(50):
         if not os.path.exists(f"/proc/{kernel}"):

@@ -130,6 +130,17 @@ def test_ctrl_c_loses_only_the_running_stage(clone, edit):
     assert ran(call(clone, "dvc", "repro", "attack@smoke-digits-pgd-0")) == {"attack"}
 
 
+def test_an_experiment_changes_a_knob_and_is_listed(clone):
+    call(clone, "git", "add", "-A")
+    call(clone, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "smoke")
+    output = call(clone, "dvc", "exp", "run", "-n", "cold", "-S", "knobs.pgd.warmup=0.0", "train@smoke-digits-pgd-0")
+    assert ran(output) == {"code", "train"}
+    shown = call(clone, "dvc", "exp", "show", "--csv", "--only-changed")
+    assert "knobs.pgd.warmup" in shown and "cold" in shown
+    assert re.search(r"knobs.pgd.warmup\s+0.3\s+0.0", call(clone, "dvc", "params", "diff"))
+    call(clone, "git", "checkout", "-q", "params.yaml", "dvc.lock")
+
+
 def test_an_error_in_params_is_one_line_before_anything_runs(clone, edit):
     edit(clone / "params.yaml", "    warmup: 0.3", "    warm_up: 0.3")
     output = call(clone, "dvc", "repro", code=255)
