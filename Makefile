@@ -23,11 +23,11 @@ lab: env
 env: $(STAMP)
 $(STAMP): environment.yml pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	awk '/- pip:/ {f = 1; next} f {sub(/^ *- */, ""); sub(/ +#.*/, ""); print}' environment.yml > $(VENV)/requirements.txt
-	$(VENV)/bin/python -m pip install -q "uv>=0.13,<1" && \
-	  $(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -r $(VENV)/requirements.txt || \
-	  $(VENV)/bin/python -m pip install -q -r $(VENV)/requirements.txt
-	touch $@
+	awk '/- pip:/ {f = 1; next} f {sub(/^ *- */, ""); sub(/ +#.*/, ""); print}' environment.yml > .requirements.txt
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check "uv>=0.13,<1" && \
+	  $(VENV)/bin/uv pip install -q --python $(VENV)/bin/python -r .requirements.txt || \
+	  $(VENV)/bin/python -m pip install -q -r .requirements.txt
+	rm .requirements.txt && touch $@
 
 lock: env             # exact versions of the dependencies in pyproject.toml
 	uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o constraints.txt
