@@ -68,13 +68,13 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, loss: Loss =
 
 def noise(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, generator: torch.Generator) -> Tensor:
     """A random point of the ball: the control that any attack has to beat."""
-    return project(x + random_start(x, threat, generator), x, threat)
+    return project(x + uniform_in_ball(x, threat, generator), x, threat)
 
 
 def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, step_size: float,
         generator: torch.Generator | None, loss: Loss = cross_entropy, restarts: int = 1,
         random_start: bool = True, keep_best: bool = False, batchnorm: str = "eval") -> Tensor:
-    """Projected gradient descent (Madry et al. 2018, eq. 2.1), which ascends the loss.
+    """Projected gradient descent (Madry et al. 2018), which ascends the loss.
 
     x: (N, C, H, W) in [0, 1]; y: (N,). step_size: in units of eps. random_start: begin at a random point of the
     ball. keep_best: return, for each image, the iterate of the highest loss instead of the last one; several
@@ -131,7 +131,7 @@ def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     return (x + delta).clamp(0, 1)
 
 
-def random_start(x: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+def uniform_in_ball(x: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
     """A perturbation drawn uniformly from the ball, one for each image."""
     known("norm", threat.norm, ("Linf", "L2"))
     if threat.norm == "Linf":

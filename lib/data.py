@@ -189,7 +189,10 @@ def batches(images: Images, batch_size: int, generator: torch.Generator,
 
 
 def crop(x: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Each image of (N, C, H, W), padded with zeros by `pad` pixels, cut out again at a random place."""
+    """Each image of (N, C, H, W), padded with zeros by `pad` pixels, cut out again at a random place.
+
+    Zeros as in TRADES; the AWP authors' CIFAR-10 script pads with reflected pixels.
+    """
     n, _, height, width = x.shape
     top, left = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator, device=x.device)
     rows = (top + torch.arange(height, device=x.device))[:, None, :, None]

@@ -1,7 +1,7 @@
 """The loss landscape around a model's weights: how fast does the adversarial loss rise when the weights move?
 
 g(alpha) = mean_i max_{x' in B(x_i, eps)} l(f_{w + alpha d}(x'), y_i) along a filter-normalised direction d, with the
-adversarial examples made anew at each point (Wu et al. 2020, section 3; directions after Li et al. 2018). Only
+adversarial examples made anew at each point (after Wu et al. 2020; directions after Li et al. 2018). Only
 weights of two or more dimensions move: biases and BatchNorm keep the values they have at w.
 """
 
@@ -20,7 +20,7 @@ Direction = dict[str, Tensor]
 
 
 def filter_normalised_direction(model: nn.Module, generator: torch.Generator) -> Direction:
-    """A Gaussian direction whose every filter has the norm of the model's filter (Li et al. 2018, section 4).
+    """A Gaussian direction whose every filter has the norm of the model's filter (Li et al. 2018).
 
     A filter is a slice of a weight along its first axis. Returns a tensor for each weight of two or more dimensions.
     """

@@ -114,7 +114,7 @@ def test_margin_formula():
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=str)
 def test_random_start_is_uniform_in_the_ball(threat):
-    delta = attacks.random_start(torch.zeros(20_000, 1, 1, 2), threat, compute.generator(0)).flatten(1)
+    delta = attacks.uniform_in_ball(torch.zeros(20_000, 1, 1, 2), threat, compute.generator(0)).flatten(1)
     size = delta.abs().amax(1) if threat.norm == "Linf" else delta.norm(dim=1)
     inside = (size <= threat.eps / 2).float().mean()  # in two dimensions a ball of half the radius has a quarter
     assert size.max() <= threat.eps + 1e-6 and abs(inside - 0.25) < 0.01
