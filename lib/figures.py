@@ -120,7 +120,7 @@ def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], c
 
 def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Where each class goes: rows of (C, C) in percent, one panel a method; shares under 0.5 % are left blank."""
-    figure, panels = plt.subplots(1, len(matrices), squeeze=False, figsize=(WIDTH, 0.3 + WIDTH / max(2, len(matrices))))
+    figure, panels = plt.subplots(1, len(matrices), squeeze=False, figsize=(WIDTH, 0.8 + WIDTH / max(2, len(matrices))))
     for ax, (method, matrix) in zip(panels.flat, matrices.items(), strict=True):
         text = np.where(matrix >= 0.005, np.round(100 * matrix).astype(int).astype(str), "")
         sns.heatmap(100 * matrix, ax=ax, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
