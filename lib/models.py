@@ -41,10 +41,7 @@ def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Conv2d
 
 
 class SmallCNN(nn.Module):
-    """Four convolutions with BatchNorm and one hidden layer, for images of 8 to 28 pixels (ours).
-
-    Without BatchNorm, and without a warm-up of eps, PGD training of it stays at chance on digits.
-    """
+    """Four convolutions with BatchNorm and one hidden layer, for images of 8 to 28 pixels (ours)."""
 
     def __init__(self, shape: tuple[int, int, int], classes: int, width: int, activation: Activation):
         super().__init__()

@@ -15,8 +15,8 @@ from lib.methods import Method
 def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
     """PGD-AT with the steps of config.train.
 
-    warmup: share of training over which eps grows linearly from 0 to its value. Ours: on digits the network
-    can stay at chance without it; Madry et al. have none, and 0 gives theirs.
+    warmup: share of training over which eps grows linearly from 0 to its value, for a gentle start (ours). Madry
+    et al. have none, and 0 gives theirs.
     batchnorm: mode of BatchNorm during the attack, 'eval' or 'train' (the codes of Madry et al. and AWP: train).
     """
     train, threat = config.train, config.threat
