@@ -36,7 +36,7 @@ def under_attack(model: nn.Module, batchnorm: str = "eval") -> Iterator[None]:
     """The model as an attacker meets it: parameters frozen, eval mode; all is put back afterwards.
 
     batchnorm: 'train' lets BatchNorm use the statistics of the batch, as the training attacks of Madry et al.
-    and of AWP do; its running statistics are then put back, which those codes do not do.
+    and of AWP do; its running statistics are then put back, which AWP's code does not do.
     """
     known("mode of BatchNorm", batchnorm, ("eval", "train"))
     modes = {module: module.training for module in model.modules()}
@@ -159,6 +159,7 @@ def from_params(name: str, numbers: dict, threat: Threat) -> Callable[..., Tenso
         raise ConfigError(f"attacks.{name} in params.yaml lacks {', '.join(missing)}")
 
     def attack(model, x, y, *, generator):
+        """The attack with its numbers filled in."""
         return ATTACKS[kind](model, x, y, threat=threat, generator=generator, **numbers)
 
     return attack

@@ -87,6 +87,7 @@ def prepare(config: Config, device: str | torch.device = "cpu") -> Dataset:
 
 def _dataset(name: str, arrays: dict[str, np.ndarray], device: str | torch.device) -> Dataset:
     def images(part: str) -> Images:
+        """One split, from (N, H, W, C) on disk to (N, C, H, W) on the device."""
         x = torch.from_numpy(arrays[f"{part}_x"]).permute(0, 3, 1, 2).contiguous()
         return Images(x.to(device), torch.from_numpy(arrays[f"{part}_y"]).long().to(device))
 
@@ -191,7 +192,7 @@ def batches(images: Images, batch_size: int, generator: torch.Generator,
 def crop(x: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
     """Each image of (N, C, H, W), padded with zeros by `pad` pixels, cut out again at a random place.
 
-    Zeros as in TRADES; the AWP authors' CIFAR-10 script pads with reflected pixels.
+    Zeros as in TRADES-AWP; the AWP authors' CIFAR-10 script pads with reflected pixels.
     """
     n, _, height, width = x.shape
     top, left = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator, device=x.device)

@@ -110,6 +110,7 @@ def explore(config: Config, dataset: Dataset, trained: train.Trained, device: to
 def sharpness(alphas: np.ndarray, curves: np.ndarray, distance: float = 0.5) -> np.ndarray:
     """S = mean of g(-distance) and g(+distance), less g(0), for each curve of (D, A) (ours)."""
     def at(alpha):
+        """Each curve at alpha, between its points by a straight line."""
         return np.array([np.interp(alpha, alphas, g) for g in curves])
 
     return (at(-distance) + at(distance)) / 2 - at(0.0)

@@ -32,6 +32,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] -> normalised images of the same shape."""
         return (x - self.mean) / self.std
 
 
@@ -48,6 +49,7 @@ class SmallCNN(nn.Module):
         channels, height, side = shape
 
         def block(inputs, outputs):
+            """Convolution, BatchNorm, activation."""
             return [conv(inputs, outputs), nn.BatchNorm2d(outputs), activation(outputs)]
 
         self.features = nn.Sequential(
@@ -58,6 +60,7 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(128, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> logits (N, classes)."""
         h = self.hidden(self.features(x))[:, :, None, None]  # a 1 x 1 image, so that any activation fits
         return self.head(self.act(h).flatten(1))
 
@@ -73,6 +76,7 @@ class PreActBlock(nn.Module):
         self.shortcut = None if same else conv(inputs, outputs, stride, size=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
         h = self.act1(self.bn1(x))
         skip = x if self.shortcut is None else self.shortcut(h)
         return self.conv2(self.act2(self.bn2(self.conv1(h)))) + skip
@@ -99,6 +103,7 @@ class PreActResNet(nn.Module):
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> logits (N, classes)."""
         h = self.act(self.bn(self.blocks(self.stem(x))))
         return self.head(F.adaptive_avg_pool2d(h, 1).flatten(1))
 
@@ -113,6 +118,7 @@ def wide_resnet(depth: int) -> Callable[..., nn.Module]:
     """WideResNet of Zagoruyko and Komodakis (2016), without dropout; width 10 makes WRN-<depth>-10."""
 
     def network(shape, classes: int, width: int, activation: Activation) -> nn.Module:
+        """The network of this depth; see `NETWORKS`."""
         widths = [16 * width, 32 * width, 64 * width]
         return PreActResNet(shape, classes, 16, widths, [(depth - 4) // 6] * 3, activation)
 

@@ -108,6 +108,7 @@ def _die_with_parent() -> None:
     parent = os.getppid()
 
     def watch():
+        """Wait until the parent is gone."""
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)

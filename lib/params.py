@@ -94,6 +94,7 @@ def numbers(where: str, values: dict) -> dict:
         raise ConfigError(f"{where} in params.yaml is {values!r}, not a mapping of names to values")
 
     def number(value):
+        """The value as a float where it reads as one."""
         try:
             return _cast(where, float, value) if isinstance(value, str) else value
         except ConfigError:

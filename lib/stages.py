@@ -59,6 +59,7 @@ def instances() -> list[Instance]:
 def _values(axis, lists: dict) -> list:
     """An axis of a matrix: a list, or '${name}' for a top-level value of params.yaml."""
     def fill(text):
+        """The value that '${name}' stands for, or the text itself."""
         named = re.fullmatch(r"\$\{(\w+)\}", str(text))
         return lists[named[1]] if named else text
 

@@ -22,11 +22,13 @@ def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
     train, threat = config.train, config.threat
 
     def attack(model, x, y, moment):
+        """PGD at the radius that the warm-up has reached."""
         share = min(1.0, moment.progress / warmup) if warmup else 1.0
         return attacks.pgd(model, x, y, threat=replace(threat, eps=share * threat.eps), steps=train.steps,
                            step_size=train.step_size, batchnorm=batchnorm, generator=moment.generator)
 
     def loss(model, x, x_adv, y, moment):
+        """Cross-entropy on the adversarial examples alone."""
         return F.cross_entropy(model(x_adv), y)
 
     return Method(network=models.build, attack=attack, loss=loss)

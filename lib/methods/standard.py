@@ -11,6 +11,7 @@ def objective(config: Config) -> Method:
     """Empirical risk minimisation, min_w E[l(f_w(x), y)]."""
 
     def loss(model, x, x_adv, y, moment):
+        """Cross-entropy on the clean images."""
         return F.cross_entropy(model(x), y)
 
     return Method(network=models.build, attack=None, loss=loss)
