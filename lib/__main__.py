@@ -2,6 +2,7 @@
 
   code PROFILE                         write what each stage computes from (stage `code`)
   run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
+  fetch NAME ...                           download image sets into the data home, and check them
   profile NAME                         set profile, datasets and seeds of params.yaml to those of a profile
   figures                              say where the figures of the current profile are
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
@@ -29,6 +30,17 @@ def code(profile: str) -> None:
     from lib import stages
 
     print(f"{stages.write(profile)} notebook stages in profile {profile}")
+
+
+def fetch(*names: str) -> None:
+    """Have image sets in the data home, so that stage `data` needs no network."""
+    from lib import sources
+
+    for name in names:
+        params.known("data set", name, sources.SOURCES)
+        found = sources.given(name)
+        print(f"{name}: {len(found['train_y'])} training and {len(found['test_y'])} test images of "
+              f"{len(found['classes'])} classes")
 
 
 def profile(name: str) -> None:
@@ -67,7 +79,7 @@ def smoke(folder: str = ".smoke") -> None:
     print(f"(in {copy})")
 
 
-COMMANDS = {"run": run, "code": code, "profile": profile, "figures": figures, "smoke": smoke}
+COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "figures": figures, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:
@@ -77,7 +89,7 @@ def main(words: list[str]) -> int:
         return 2
     try:
         COMMANDS[words[0]](*words[1:])
-    except (params.ConfigError, OSError) as error:
+    except (params.ConfigError, params.DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

@@ -18,10 +18,22 @@ OUT = "COMPANION_OUT"      # and its results folder
 
 @dataclass(frozen=True)
 class Data:
-    """How the images are split: `validation` is a share of the training set, `limit` a number of images or None."""
+    """Which images are used, in what form, and how they are split (`lib.sources.splits`).
 
-    validation: float
+    source: the data set that is read, None for the one that the run is named after. classes, without, limit,
+    fraction: which of its images; validation: the share of the training images that chooses the checkpoint; seed
+    of all these choices. size: pixels of a side, None for the images as they are. stream: read from disk in batches.
+    """
+
+    source: str | None
+    classes: int | list | None
+    without: list
     limit: int | None
+    fraction: float
+    validation: float
+    seed: int
+    size: int | None
+    stream: bool
 
 
 @dataclass(frozen=True)
@@ -79,10 +91,11 @@ class Landscape:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where to compute: `device` auto, cpu or cuda; `threads` of the CPU."""
+    """Where to compute: `device` auto, cpu or cuda; `threads` of the CPU; `workers` that read streamed images."""
 
     device: str
     threads: int
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,16 @@ class Config:
 SECTIONS = ("data", "threat", "model", "train", "attacks", "evaluate", "landscape", "compute", "knobs")
 _SCHEMA = {"data": Data, "threat": Threat, "model": Model, "train": Train, "evaluate": Evaluate,
            "landscape": Landscape, "compute": Compute}
+
+
+def home() -> Path:
+    """The folder of image sets on this machine: DATA_HOME, or adversarial-companion in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = Path(os.environ.get("DATA_HOME") or cache / "adversarial-companion").expanduser().resolve()
+    if place.is_relative_to(root() / "data"):
+        raise ConfigError(f"DATA_HOME is {place}, inside data/, which holds only what data.dvc pins: "
+                          "choose a folder elsewhere")
+    return place
 
 
 def folder(stage: str, *, profile: str, dataset=None, method=None, seed=None) -> Path:
@@ -168,10 +191,9 @@ def resolve(profile: str, dataset: str, specs=()) -> dict[str, dict]:
     """All sections for one data set as plain dictionaries; of `knobs` only the parts of `specs`, if given."""
     raw = read()
     known("profile", profile, raw["profiles"])
-    known("data set", dataset, raw["recipes"])
     scale = {k: v for k, v in raw["profiles"][profile].items() if k not in ("datasets", "seeds")}
     merged = {"knobs": raw["knobs"]}
-    for place, part in (("base", raw["base"]), (f"recipes.{dataset}", raw["recipes"][dataset]),
+    for place, part in (("base", raw["base"]), (f"recipes.{dataset}", _recipe(raw["recipes"], dataset)),
                         (f"profiles.{profile}", scale)):
         for section, values in part.items():
             known("section", section, SECTIONS, f"{place} of params.yaml")
@@ -183,3 +205,19 @@ def resolve(profile: str, dataset: str, specs=()) -> dict[str, dict]:
     checked["knobs"] = {name: numbers(f"knobs.{name}", values or {}) for name, values in merged["knobs"].items()
                         if not specs or name in parts}
     return checked
+
+
+def _recipe(recipes: dict, dataset: str) -> dict:
+    """The recipe of a data set, laid over the one that it is `like`. Your own data may do without one."""
+    if dataset not in recipes:
+        file, directory = home() / f"{dataset}.npz", home() / dataset
+        if file.exists() or directory.is_dir():
+            return {}
+        known("data set", dataset, recipes, more=f"; your own would be {file} or the folder {directory}")
+    recipe, chain = recipes[dataset] or {}, [dataset]
+    while "like" in recipe:
+        known("data set", recipe["like"], [name for name in recipes if name not in chain],
+              f"recipes.{chain[-1]}.like of params.yaml")
+        chain.append(recipe["like"])
+        recipe = merge(recipes[chain[-1]], {k: v for k, v in recipe.items() if k != "like"})
+    return recipe

@@ -1,212 +1,224 @@
-"""Images: what was given, split once and for all, and served in batches from the device.
+"""Images in batches, from the device or, where they do not fit, from disk.
 
-Images are kept as uint8 (N, C, H, W) on the device and become float32 in [0, 1] in the batch that needs them.
+Stage `data` writes one file for each data set (`lib.sources`). `Images` holds a split of it as uint8 (N, C, H, W) on
+the device; `Files` reads a split from disk as it goes, with the same methods. Either way images become float32 in
+[0, 1] in the batch that needs them.
 """
 
-import hashlib
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lib.config import STAGE, Config, folder
-from lib.params import root
+from lib.augment import AUGMENT
+from lib.config import STAGE, Config, folder, home
+from lib.params import DataError, known
 
+Batch = tuple[Tensor, Tensor]
 SPLITS = ("train", "validation", "test")
-DIGITS_MD5 = "7696c07daa6d85010f8268703ab8b067"  # of the bytes of images, then target
-GIVEN = ("train_x", "train_y", "test_x", "test_y", "classes")
-
-
-class DataError(ValueError):
-    """A data set that is missing, broken or not what it says it is."""
+RESIZED_CROP = "resized_crop"  # the augmentation that only `Files` can do, since it begins with the whole image
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split: `x` uint8 (N, C, H, W) and `y` int64 (N,), on one device."""
+    """One split in memory: `x` uint8 (N, C, H, W) and `y` int64 (N,), on one device."""
 
     x: Tensor
     y: Tensor
+    augmentations = tuple(AUGMENT)
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return tuple(self.x.shape[1:])
+
+    def take(self, index: Tensor | Sequence[int]) -> "Images":
+        """The images at these places."""
+        return Images(self.x[index], self.y[index])
+
     def first(self, n: int) -> "Images":
-        """The first n images: a random sample, since splits are shuffled."""
+        """The first n images. Of the training and validation splits, which are shuffled, a random sample."""
         return Images(self.x[:n], self.y[:n])
 
     def floats(self) -> tuple[Tensor, Tensor]:
-        """All images as float32 in [0, 1], and their labels."""
+        """All images as float32 in [0, 1], and their labels. For few images: it takes four times their memory."""
         return self.x.float() / 255, self.y
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Batches of (x float32 in [0, 1], y); the last one may be smaller."""
+        for x, y in zip(self.x.split(batch_size), self.y.split(batch_size), strict=True):
+            yield x.float() / 255, y
+
+    def shuffled(self, size: int, generator: torch.Generator, augment: Sequence[str]) -> Iterator[Batch]:
+        """One epoch of full batches (x uint8, y) in random order."""
+        order = torch.randperm(len(self), generator=generator, device=self.y.device)
+        for chosen in order[:len(self) // size * size].split(size):
+            yield self.x[chosen], self.y[chosen]
+
+
+@dataclass(frozen=True)
+class Files:
+    """One split on disk: image files, and `y` int64 (N,) on the device that the batches go to.
+
+    paths: (N,) of bytes, relative to `place`. size: pixels of a side; images are cut as is usual for ImageNet, the
+    middle of the image with its shorter side at size x 256 / 224. workers: processes that read (0: this one).
+    """
+
+    place: Path
+    paths: np.ndarray
+    y: Tensor
+    size: int
+    workers: int
+    augmentations = (RESIZED_CROP, *AUGMENT)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image as the network sees it."""
+        return 3, self.size, self.size
+
+    def take(self, index: Tensor | Sequence[int]) -> Images:
+        """The images at these places, read into memory."""
+        index = torch.as_tensor(index)
+        x = torch.stack([self._reader()[int(i)] for i in index])
+        return Images(x.to(self.y.device), self.y[index.to(self.y.device)])
+
+    def first(self, n: int) -> Images:
+        """The first n images, read into memory: of the shuffled training and validation splits a random sample."""
+        return self.take(range(min(n, len(self))))
+
+    def floats(self) -> tuple[Tensor, Tensor]:
+        """All images as float32 in [0, 1], and their labels. For few images."""
+        return self.first(len(self)).floats()
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Batches of (x float32 in [0, 1], y); the last one may be smaller."""
+        for x, y in self._loader(torch.arange(len(self)), batch_size):
+            yield x.float() / 255, y
+
+    def shuffled(self, size: int, generator: torch.Generator, augment: Sequence[str]) -> Iterator[Batch]:
+        """One epoch of full batches (x uint8, y) in random order, the same for any number of workers."""
+        device = generator.device
+        order = torch.randperm(len(self), generator=generator, device=device).cpu()
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
+        return self._loader(order[:len(self) // size * size], size, seed if RESIZED_CROP in augment else None)
+
+    def _reader(self, seed: int | None = None) -> "_Reader":
+        return _Reader(self.place, self.paths, self.size, seed)
+
+    def _loader(self, order: Tensor, batch_size: int, seed: int | None = None) -> Iterator[Batch]:
+        from torch.utils.data import DataLoader
+
+        device = self.y.device
+        loader = DataLoader(self._reader(seed), batch_size, sampler=order.tolist(), num_workers=self.workers,
+                            pin_memory=device.type == "cuda", generator=torch.Generator())
+        try:
+            for x, chosen in zip(loader, order.split(batch_size), strict=True):
+                yield x.to(device, non_blocking=True), self.y[chosen.to(device)]
+        except DataError as error:  # out of a worker it comes with a traceback as its text
+            raise DataError(str(error).strip().splitlines()[-1].split("DataError: ")[-1]) from None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Image i as uint8 (3, size, size): its middle or, with a seed, a random part of it, resized."""
+
+    place: Path
+    paths: np.ndarray
+    size: int
+    seed: int | None
+
+    def __getitem__(self, i: int) -> Tensor:
+        from PIL import Image
+        from torchvision.transforms import v2
+
+        whole = [v2.Resize(round(self.size * 256 / 224)), v2.CenterCrop(self.size)]
+        cut = v2.Compose(whole if self.seed is None else [v2.RandomResizedCrop(self.size)])
+        path = self.place / os.fsdecode(self.paths[i])
+        try:
+            with Image.open(path) as image, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0 if self.seed is None else (self.seed + i) % 2**63)
+                return v2.functional.pil_to_tensor(cut(image.convert("RGB")))
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with its three splits and the names of its classes."""
+    """A data set with its three splits.
+
+    classes: their names. superclasses: the group of each class, or None. statistics: mean and standard deviation of
+    each channel over the training images, in [0, 1].
+    """
 
     name: str
     classes: list[str]
-    train: Images
-    validation: Images
-    test: Images
+    superclasses: list[str] | None
+    statistics: tuple[list[float], list[float]]
+    train: Images | Files
+    validation: Images | Files
+    test: Images | Files
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        return tuple(self.train.x.shape[1:])
-
-    def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel over the training images, in [0, 1]."""
-        x = self.train.x.float() / 255
-        return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).tolist()
+        return self.train.shape
 
 
 def load(config: Config, device: str | torch.device = "cpu") -> Dataset:
-    """The data set of a run: what stage `data` wrote or, by hand before that, the same split made anew."""
+    """The data set of a run: what stage `data` wrote or, by hand before that, the same made anew."""
     path = folder("data", profile=config.profile, dataset=config.dataset) / "images.npz"
     if path.exists():
-        with np.load(path) as file:
-            return _dataset(config.dataset, dict(file), device)
+        try:
+            with np.load(path) as file:
+                return dataset(config, file, device)
+        except (KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise DataError(f"{path} is not what stage `data` writes now: `dvc repro` makes it anew") from error
     if os.environ.get(STAGE):
         raise DataError(f"{path} is missing: `dvc repro data@{config.profile}-{config.dataset}` makes it")
-    return prepare(config, device)
+    # No `import`: a stage reads the file, so it does not depend on how the file was made (see lib.stages).
+    return import_module("lib.sources").prepare(config, device)
 
 
-def prepare(config: Config, device: str | torch.device = "cpu") -> Dataset:
-    """The data set of a run straight from what was given, split as stage `data` does it."""
-    return _dataset(config.dataset, split(given(config.dataset), config), device)
+def dataset(config: Config, arrays, device: str | torch.device = "cpu") -> Dataset:
+    """The arrays of images.npz as a data set on `device`; see `lib.sources.splits.split`.
 
-
-def _dataset(name: str, arrays: dict[str, np.ndarray], device: str | torch.device) -> Dataset:
-    def images(part: str) -> Images:
-        """One split, from (N, H, W, C) on disk to (N, C, H, W) on the device."""
-        x = torch.from_numpy(arrays[f"{part}_x"]).permute(0, 3, 1, 2).contiguous()
-        return Images(x.to(device), torch.from_numpy(arrays[f"{part}_y"]).long().to(device))
-
-    return Dataset(name, arrays["classes"].tolist(), *map(images, SPLITS))
-
-
-def given(name: str) -> dict[str, np.ndarray]:
-    """The images as they came: train_x, test_x uint8 (N, H, W, C) in 0..255, train_y, test_y, classes.
-
-    `digits` comes from data/; any other name from the file <name>.npz in the folder that DATA_HOME names.
+    arrays: a mapping, read one array after the other, so that a file is in memory once.
     """
-    if name == "digits":
-        return _digits()
-    home = Path(os.environ.get("DATA_HOME", Path.home() / ".cache" / "adversarial-companion"))
-    path = home / f"{name}.npz"
-    if not path.exists():
-        raise DataError(f"data set '{name}' needs {path}, with the arrays {', '.join(GIVEN)}; "
-                        "set DATA_HOME to use another folder")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in GIVEN}
-    except (KeyError, OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as the arrays {', '.join(GIVEN)}: {error}") from error
-    _check(path, arrays)
-    return arrays
+    def images(part: str) -> Images | Files:
+        """One split."""
+        y = torch.from_numpy(arrays[f"{part}_y"]).to(device)
+        if f"{part}_path" in arrays:
+            return Files(home(), arrays[f"{part}_path"], y, int(arrays["size"]), config.compute.workers)
+        return Images(torch.from_numpy(arrays[f"{part}_x"]).to(device), y)
+
+    superclasses = arrays["superclasses"].tolist() if "superclasses" in arrays else None
+    statistics = arrays["mean"].tolist(), arrays["std"].tolist()
+    return Dataset(config.dataset, arrays["classes"].tolist(), superclasses, statistics, *map(images, SPLITS))
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Refuse images that are not uint8 (N, H, W, C), and labels that do not fit the images or the classes."""
-    for part in ("train", "test"):
-        x, y = arrays[f"{part}_x"], arrays[f"{part}_y"]
-        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3):
-            raise DataError(f"{path}: {part}_x is {x.dtype} {x.shape}, not uint8 (N, H, W, 1 or 3)")
-        if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-            raise DataError(f"{path}: {part}_y is {y.dtype} {y.shape}, not one whole number for each image")
-        absent = sorted(set(range(len(arrays["classes"]))) ^ set(y.tolist()))
-        if absent:
-            raise DataError(f"{path}: {part}_y and classes differ about class {absent[0]}: each needs an image, "
-                            f"and labels run from 0 to {len(arrays['classes']) - 1}")
-
-
-def _digits() -> dict[str, np.ndarray]:
-    """scikit-learn's digits: 0..16 becomes 0..255, and a quarter of the images, fixed, is the test set (ours)."""
-    from sklearn.model_selection import train_test_split
-
-    path = root() / "data" / "digits.npz"
-    if not path.exists():
-        subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "data.dvc"], cwd=root(), capture_output=True)
-    if not path.exists():
-        raise DataError(f"{path} is missing: `dvc repro data.dvc` restores it, without a network")
-    with np.load(path, allow_pickle=False) as file:
-        images, target = file["images"], file["target"]
-    if hashlib.md5(images.tobytes() + target.tobytes()).hexdigest() != DIGITS_MD5:
-        raise DataError(f"{path} does not hold scikit-learn's digits: delete data/ and run `dvc repro data.dvc`")
-    x = np.round(images[..., None] * (255 / 16)).astype(np.uint8)
-    train, test = train_test_split(np.arange(len(x)), test_size=0.25, stratify=target, random_state=0)
-    classes = np.array([str(c) for c in range(10)])
-    return {"train_x": x[train], "train_y": target[train], "test_x": x[test], "test_y": target[test],
-            "classes": classes}
-
-
-def split(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
-    """Train, validation and test arrays: stratified by class and fixed, whatever the seed of the run.
-
-    The validation images are the share `config.data.validation` of the training set. `config.data.limit` cuts
-    the training and the test set to that many images first.
-    """
-    from sklearn.model_selection import train_test_split  # takes a second, and only stage `data` needs it
-
-    kept = {}
-    for part in ("train", "test"):
-        x, y, limit = arrays[f"{part}_x"], arrays[f"{part}_y"], config.data.limit
-        if limit is not None and limit < len(y):
-            keep, _ = train_test_split(np.arange(len(y)), train_size=limit, stratify=y, random_state=0)
-            x, y = x[keep], y[keep]
-        kept[part] = x, y
-    x, y = kept["train"]
-    train, validation = train_test_split(np.arange(len(y)), test_size=config.data.validation, stratify=y,
-                                         random_state=0)
-    parts = {"train": (x[train], y[train]), "validation": (x[validation], y[validation]), "test": kept["test"]}
-    return {"classes": arrays["classes"]} | {
-        f"{part}_{axis}": value for part, pair in parts.items() for axis, value in zip("xy", pair, strict=True)}
-
-
-def batches(images: Images, batch_size: int, generator: torch.Generator,
-            augment: list[str] = ()) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(images: Images | Files, batch_size: int, generator: torch.Generator,
+            augment: Sequence[str] = ()) -> Iterator[Batch]:
     """One shuffled epoch of (x float32 in [0, 1], y), augmented on the device.
 
     The last batch, smaller than the others, is dropped: BatchNorm needs its neighbours, and shapes stay fixed.
-    generator: on the device of the images; the only source of randomness.
+    generator: on the device of the images; the only source of randomness. augment: names, in the order of their use.
     """
-    size = min(batch_size, len(images))
-    order = torch.randperm(len(images), generator=generator, device=images.x.device)
-    for start in range(0, len(images) - size + 1, size):
-        chosen = order[start:start + size]
-        x = images.x[chosen].float() / 255
+    for name in augment:
+        known("augmentation", name, images.augmentations, "train.augment of params.yaml")
+    for x, y in images.shuffled(min(batch_size, len(images)), generator, augment):
+        x = x.float() / 255
         for name in augment:
-            x = AUGMENT[name](x, generator)
-        yield x, images.y[chosen]
-
-
-def crop(x: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Each image of (N, C, H, W), padded with zeros by `pad` pixels, cut out again at a random place.
-
-    Zeros as in TRADES-AWP; the AWP authors' CIFAR-10 script pads with reflected pixels.
-    """
-    n, _, height, width = x.shape
-    top, left = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator, device=x.device)
-    rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
-    columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
-    padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
-    index = torch.arange(n, device=x.device)[:, None, None]
-    return padded[index, rows[:, 0], columns[:, 0]].permute(0, 3, 1, 2)
-
-
-def flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image of (N, C, H, W) mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(x), generator=generator, device=x.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], x.flip(3), x)
-
-
-AUGMENT = {"crop": crop, "flip": flip}
+            x = AUGMENT[name](x, generator) if name in AUGMENT else x
+        yield x, y

@@ -16,19 +16,18 @@ from torch import nn
 from lib import attacks, compute, data, train
 from lib.config import Config, on_the_spot
 from lib.config import load as load_config
-from lib.data import Dataset, Images
+from lib.data import Dataset, Files, Images
 
 CLEAN = "clean"
 KEYS = ["method", "seed", "checkpoint", "split", "attack"]
 
 
-def per_sample(model: nn.Module, images: Images, attack: Callable | None, generator: torch.Generator,
+def per_sample(model: nn.Module, images: Images | Files, attack: Callable | None, generator: torch.Generator,
                batch_size: int = 500) -> pd.DataFrame:
     """Predicted labels under one attack (None: clean), in eval mode: columns index, label, predicted."""
     predicted = []
-    x_all, y_all = images.floats()
     with attacks.under_attack(model), torch.no_grad():
-        for x, y in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
+        for x, y in images.in_order(batch_size):
             x_adv = attack(model, x, y, generator=generator) if attack else x
             predicted.append(model(x_adv).argmax(1))
     return pd.DataFrame({"index": np.arange(len(images)), "label": images.y.cpu(),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.config import Model
-from lib.params import known
+from lib.params import ConfigError, known
 
 Activation = Callable[[int], nn.Module]
 
@@ -125,11 +125,27 @@ def wide_resnet(depth: int) -> Callable[..., nn.Module]:
     return network
 
 
+def resnet(depth: int) -> Callable[..., nn.Module]:
+    """torchvision's ResNet (He et al. 2016) for colour images of about 224 x 224: width 64, and ReLU only."""
+
+    def network(shape, classes: int, width: int, activation: Activation) -> nn.Module:
+        """The network of this depth; see `NETWORKS`."""
+        from torchvision.models import resnet18, resnet50
+
+        if shape[0] != 3 or width != 64 or not isinstance(activation(1), nn.ReLU):
+            raise ConfigError(f"resnet{depth} takes images of 3 channels, width 64 and activation relu")
+        return {18: resnet18, 50: resnet50}[depth](num_classes=classes)
+
+    return network
+
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
     "preact_resnet18": preact_resnet18,
     "wide_resnet28": wide_resnet(28),
     "wide_resnet34": wide_resnet(34),
+    "resnet18": resnet(18),
+    "resnet50": resnet(50),
 }
 
 

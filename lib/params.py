@@ -5,6 +5,8 @@ from dataclasses import asdict, fields
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import UnionType
+from typing import get_args
 
 import yaml
 
@@ -13,6 +15,10 @@ TOP = ("profile", "datasets", "methods", "seeds", "base", "recipes", "knobs", "p
 
 class ConfigError(ValueError):
     """Something in params.yaml, or in the arguments of `load`, that names nothing; the message lists what exists."""
+
+
+class DataError(ValueError):
+    """A data set that is missing, broken or not what it says it is; the message says what to do."""
 
 
 def root() -> Path:
@@ -43,13 +49,17 @@ def _parsed(text: str) -> dict:
     return yaml.safe_load(text)
 
 
-def known(what: str, name, names, where: str = "") -> None:
-    """Raise a ConfigError unless `name` is one of `names`; it says where, lists them and guesses what was meant."""
+def known(what: str, name, names, where: str = "", more: str = "") -> None:
+    """Raise a ConfigError unless `name` is one of `names`; it says where, lists them and guesses what was meant.
+
+    more: what else there is, after the list.
+    """
     if name not in names:
         close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         place = f" in {where}" if where else ""
-        raise ConfigError(f"unknown {what} '{name}'{place}{hint}; there are: {', '.join(map(str, names)) or 'none'}")
+        raise ConfigError(f"unknown {what} '{name}'{place}{hint}; there are: {', '.join(map(str, names)) or 'none'}"
+                          f"{more}")
 
 
 def merge(below: dict, above: dict) -> dict:
@@ -72,20 +82,27 @@ def typed(section: str, kind: type, values: dict) -> dict:
 
 
 def _cast(where: str, kind, value):
-    try:
-        if kind is float:
-            return float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
-        if kind in (int, int | None):
-            if value is None and kind is not int:
-                return None
-            if isinstance(value, bool) or int(value) != value:
-                raise ValueError
-            return int(value)
-        if not isinstance(value, kind):
+    """The value as `kind`, or as the first of its kinds that it fits where it is a union such as int | None."""
+    for option in get_args(kind) if isinstance(kind, UnionType) else (kind,):
+        try:
+            return _cast_one(option, value)
+        except (TypeError, ValueError, ZeroDivisionError):
+            continue
+    name = kind.__name__ if isinstance(kind, type) else str(kind).replace("NoneType", "null").replace("None", "null")
+    raise ConfigError(f"{where} in params.yaml is {value!r}, not {name}")
+
+
+def _cast_one(kind: type, value):
+    """The value as `kind`: a fraction may be a float and 3.0 an int, but nothing else becomes what it is not."""
+    if kind is float:
+        return float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
+    if kind is int:
+        if isinstance(value, bool) or int(value) != value:
             raise ValueError
-        return value
-    except (TypeError, ValueError, ZeroDivisionError):
-        raise ConfigError(f"{where} in params.yaml is {value!r}, not {getattr(kind, '__name__', kind)}") from None
+        return int(value)
+    if not isinstance(value, kind):
+        raise ValueError
+    return value
 
 
 def numbers(where: str, values: dict) -> dict:

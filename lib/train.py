@@ -12,7 +12,7 @@ from torch.optim import SGD, lr_scheduler
 
 from lib import attacks, compute, methods
 from lib.config import Config, on_the_spot
-from lib.data import Dataset, Images, batches
+from lib.data import Dataset, Files, Images, batches
 from lib.methods import Method, Moment
 from lib.params import known
 
@@ -41,7 +41,7 @@ class Trained:
 def initial(config: Config, method: Method, data: Dataset, device: torch.device) -> nn.Module:
     """The untrained classifier of a run, its weights drawn from the run's seed."""
     torch.manual_seed(config.seed)
-    model = method.network(config.model, data.shape, len(data.classes), data.statistics())
+    model = method.network(config.model, data.shape, len(data.classes), data.statistics)
     return model.to(device)
 
 
@@ -70,7 +70,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
     return Trained(pd.DataFrame(rows), states)
 
 
-def train_epoch(config: Config, method: Method, model: nn.Module, images: Images, optimizer, scheduler,
+def train_epoch(config: Config, method: Method, model: nn.Module, images: Images | Files, optimizer, scheduler,
                 generator: torch.Generator, start: float) -> float:
     """One pass over the images, from `start` (the share of training that is done); returns its mean loss."""
     model.train()
@@ -105,13 +105,12 @@ def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
     return optimizer, lr_scheduler.MultiStepLR(optimizer, milestones=[total // 2, total * 3 // 4], gamma=0.1)
 
 
-def validate(config: Config, model: nn.Module, images: Images, batch_size: int = 500) -> tuple[float, float]:
+def validate(config: Config, model: nn.Module, images: Images | Files, batch_size: int = 500) -> tuple[float, float]:
     """Accuracy on the images, clean and under the training attack without its warm-up, in eval mode."""
-    generator = compute.generator(VALIDATION_SEED, images.x.device)
-    hits = torch.zeros(2, device=images.x.device)
-    x_all, y_all = images.floats()
+    generator = compute.generator(VALIDATION_SEED, images.y.device)
+    hits = torch.zeros(2, device=images.y.device)
     with attacks.under_attack(model), torch.no_grad():
-        for x, y in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
+        for x, y in images.in_order(batch_size):
             x_adv = attacks.pgd(model, x, y, threat=config.threat, steps=config.train.steps,
                                 step_size=config.train.step_size, generator=generator)
             hits += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])

@@ -1,11 +1,12 @@
 """params.yaml: what is merged, typed and refused."""
 
 import json
+from dataclasses import make_dataclass
 
 import pytest
 
 from lib import __main__ as commands
-from lib import config, params, stages
+from lib import config, params, sources, stages
 
 
 def test_fractions_and_merge(project):
@@ -17,14 +18,55 @@ def test_fractions_and_merge(project):
     assert config.load("paper", "mnist").evaluate.headline in config.load("paper", "mnist").attacks
 
 
+def test_a_recipe_like_another_says_only_where_it_differs(project, edit):
+    cifar, hundred, svhn = (config.load("paper", name) for name in ("cifar10", "cifar100", "svhn"))
+    assert hundred.train.augment == ["crop", "flip", "rotate"] and svhn.train.step_size == 1 / 8
+    assert hundred.model == cifar.model and hundred.knobs == cifar.knobs and hundred.attacks == cifar.attacks
+    edit(project / "params.yaml", "recipes:\n", "recipes:\n  without_8: {like: digits, data: {source: digits, "
+         "without: [8]}}\n")
+    removed, whole = config.load("default", "without_8"), config.load("default", "digits")
+    assert removed.train == whole.train and removed.data.without == [8] and removed.data.source == "digits"
+
+
+@pytest.mark.parametrize("other", ["cifar1", "svhn", "cifar100"])
+def test_a_recipe_is_like_another_that_exists_and_not_like_itself(project, edit, other):
+    edit(project / "params.yaml", "like: cifar10\n    train: {lr", f"like: {other}\n    train: {{lr")
+    edit(project / "params.yaml", "  cifar100:                # as in the code of AWP\n    like: cifar10",
+         "  cifar100:\n    like: svhn")
+    with pytest.raises(params.ConfigError, match="unknown data set '.*' in recipes.*like of params.yaml.*there are:"):
+        config.load("paper", "svhn")
+
+
+def test_every_recipe_is_complete(project):
+    for name in params.read()["recipes"]:
+        for profile in ("smoke", "paper"):
+            assert config.load(profile, name).threat.eps > 0
+    assert {d for d in sources.SOURCES} == set(params.read()["recipes"])
+
+
+@pytest.mark.parametrize(("kind", "value", "result"), [
+    (int | None, None, None), (int | None, 3.0, 3), (int | list | None, ["cat"], ["cat"]), (str | None, None, None),
+    (int | list | None, "cat", "data.x in params.yaml is 'cat', not int | list | null"),
+    (bool, 1, "data.x in params.yaml is 1, not bool"), (int, None, "data.x in params.yaml is None, not int"),
+])
+def test_types_of_values(kind, value, result):
+    Section = make_dataclass("Section", [("x", kind)])
+    if isinstance(result, str):
+        with pytest.raises(params.ConfigError) as error:
+            params.typed("data", Section, {"x": value})
+        assert str(error.value) == result
+    else:
+        assert params.typed("data", Section, {"x": value}) == {"x": result}
+
+
 @pytest.mark.parametrize(("before", "after", "message"), [
     ("profile: default", "profile: defualt", "unknown profile 'defualt' (did you mean 'default'?); there are:"),
     ("datasets: [digits]", "datasets: [digit]", "unknown data set 'digit' (did you mean 'digits'?); there are:"),
     ("methods: [standard, pgd]", "methods: [standard, pdg]", "unknown method 'pdg' in 'pdg' (did you mean 'pgd'?)"),
     ("methods: [standard, pgd]", "methods: [pgd+apw]", "unknown method 'apw' in 'pgd+apw'; there are: pgd, standard"),
-    ("epochs: 30", "epoch: 30", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
-    ("epochs: 30", "epochs: many", "train.epochs in params.yaml is 'many', not int"),
-    ("epochs: 30, ", "", "section 'train' of params.yaml lacks epochs"),
+    ("epochs: 30, ", "epoch: 30, ", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
+    ("epochs: 30, ", "epochs: many, ", "train.epochs in params.yaml is 'many', not int"),
+    ("    momentum: 0.9\n", "", "section 'train' of params.yaml lacks momentum"),
     ("eps: 0.2", "eps: 8/0", "threat.eps in params.yaml is '8/0', not float"),
     ("    warmup: 0.3", "    warmpu: 0.3", "unknown knob 'warmpu' in knobs.pgd of params.yaml (did you"),
     ("  standard: {}", "  standart: {}", "unknown method 'standart' in knobs of params.yaml"),
@@ -47,7 +89,7 @@ def test_a_stage_reads_the_file_of_stage_code(project, edit, monkeypatch):
     stages.write("default")
     instance = next(i for i in stages.instances() if i.name == "train@default-digits-pgd-0")
     monkeypatch.setenv(config.STAGE, str(project / instance.code))
-    edit(project / "params.yaml", "epochs: 30", "epochs: 31")
+    edit(project / "params.yaml", "epochs: 30, ", "epochs: 31, ")
     assert config.load("default", "digits", "pgd", 0).train.epochs == 30
     monkeypatch.delenv(config.STAGE)
     assert config.load("default", "digits", "pgd", 0).train.epochs == 31

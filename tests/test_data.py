@@ -1,37 +1,15 @@
-"""Images: provenance, splits, batches, and files that are refused."""
+"""Images in memory and on disk: batches, augmentation, one interface."""
 
-import shutil
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+import torchvision.transforms.functional as reference
+from PIL import Image
 
-from lib import compute, config, data
-
-
-def test_digits_are_scikit_learns():
-    ours, theirs = data.given("digits"), load_digits()
-    x, y = (np.concatenate([ours[f"train_{a}"], ours[f"test_{a}"]]) for a in "xy")
-    back = np.round(x[..., 0] * (16 / 255)).astype(int)
-    assert len(x) == 1797 and x.max() == 255
-    assert sorted(map(bytes, np.c_[back.reshape(-1, 64), y].astype(np.uint8))) == \
-        sorted(map(bytes, np.c_[theirs.data, theirs.target].astype(np.uint8)))
-
-
-def test_splits_are_disjoint_balanced_and_fixed():
-    default = config.load("default", "digits")
-    parts, again = (data.split(data.given("digits"), default) for _ in range(2))
-    assert [len(parts[f"{p}_y"]) for p in data.SPLITS] == [1212, 135, 450]
-    for part in data.SPLITS:
-        counts = np.bincount(parts[f"{part}_y"])
-        assert counts.max() - counts.min() <= 0.12 * counts.mean() + 2
-        assert np.array_equal(parts[f"{part}_x"], again[f"{part}_x"])
-    images = [{i.tobytes() for i in parts[f"{p}_x"]} for p in data.SPLITS]
-    assert not images[0] & images[1] and not images[0] & images[2] and not images[1] & images[2]
+from lib import augment, compute, data, methods, train
+from lib.params import ConfigError, DataError
 
 
 def test_batches_cover_an_epoch_once_in_unit_range(digits):
@@ -45,72 +23,99 @@ def test_batches_cover_an_epoch_once_in_unit_range(digits):
     assert len(list(data.batches(digits.train, 10_000, generator))) == 1  # a set smaller than a batch is one batch
 
 
+def test_in_order_is_everything_once(digits):
+    parts = list(digits.test.in_order(64))
+    assert torch.equal(torch.cat([x for x, _ in parts]), digits.test.floats()[0])
+    assert torch.equal(torch.cat([y for _, y in parts]), digits.test.y)
+
+
+def test_unknown_augmentation_is_refused(digits):
+    with pytest.raises(ConfigError, match="unknown augmentation 'crob' in train.augment of params.yaml .did you mean"):
+        next(data.batches(digits.train, 8, compute.generator(0), ["crob"]))
+    with pytest.raises(ConfigError, match="unknown augmentation 'resized_crop'"):  # needs the whole image
+        next(data.batches(digits.train, 8, compute.generator(0), ["resized_crop"]))
+
+
 def test_crop_moves_and_flip_mirrors():
     x = torch.rand(200, 3, 8, 10)
-    shifted = data.crop(x, compute.generator(0), pad=2)
+    shifted = augment.crop(x, compute.generator(0), pad=2)
     padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
     windows = torch.stack([padded[:, :, i:i + 8, j:j + 10] for i in range(5) for j in range(5)])
     hits = (windows == shifted).flatten(2).all(2)
     assert hits.any(0).all() and hits.any(1).all()  # each image is one of 25 windows, and each window occurs
-    flipped = data.flip(x, compute.generator(0))
+    flipped = augment.flip(x, compute.generator(0))
     mirrored = (flipped == x.flip(3)).flatten(1).all(1)
     assert (mirrored | (flipped == x).flatten(1).all(1)).all() and 60 < mirrored.sum() < 140
 
 
-def own(n=20, classes=2):
-    x = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    y = np.arange(n) % classes
-    return {"train_x": x, "train_y": y, "test_x": x[:6], "test_y": y[:6], "classes": np.array(["cat", "dog"])}
+@pytest.mark.parametrize("shape", [(32, 32), (20, 31)])
+def test_turn_is_torchvisions_rotation(shape):
+    x = torch.rand(5, 3, *shape)
+    angles = [-15.0, -3.3, 0.0, 7.0, 40.0]
+    turned = augment.turn(x, torch.deg2rad(torch.tensor(angles)))
+    for image, result, angle in zip(x, turned, angles, strict=True):
+        assert torch.equal(result, reference.rotate(image[None], angle)[0])
 
 
-def test_your_own_file(tmp_path, monkeypatch, cfg):
-    monkeypatch.setenv("DATA_HOME", str(tmp_path))
-    np.savez(tmp_path / "pets.npz", **own())
-    found = data.load(replace(cfg, dataset="pets"))
-    assert torch.equal(found.train.x, data.prepare(replace(cfg, dataset="pets")).train.x)
-    assert found.classes == ["cat", "dog"] and found.shape == (3, 8, 8) and len(found.test) == 6
+def test_rotate_turns_each_image_by_its_own_angle_up_to_15_degrees():
+    bar = torch.zeros(500, 1, 41, 41)
+    bar[:, :, 20, 20:] = 1  # from the middle to the right
+    turned = augment.rotate(bar, compute.generator(0))
+    rows = turned[:, 0, :, 38].argmax(1).float() - 20  # 18 pixels from the middle
+    angles = torch.rad2deg(torch.atan2(-rows, torch.tensor(18.0)))[turned[:, 0, :, 38].sum(1) > 0]
+    assert 12 < angles.max() <= 17 and -17 <= angles.min() < -12 and abs(angles.mean()) < 1.5
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"train_x": np.zeros((20, 8, 8, 3))}, "train_x is float64"),
-    ({"test_x": np.zeros((6, 8, 8), np.uint8)}, "test_x is uint8 (6, 8, 8), not uint8 (N, H, W, 1 or 3)"),
-    ({"train_y": np.zeros(19, int)}, "train_y is int64 (19,)"),
-    ({"train_y": np.arange(20) % 3}, "train_y and classes differ about class 2"),
-    ({"test_y": np.zeros(6, int)}, "test_y and classes differ about class 1"),
-])
-def test_your_own_file_refused(tmp_path, monkeypatch, change, message):
-    monkeypatch.setenv("DATA_HOME", str(tmp_path))
-    np.savez(tmp_path / "pets.npz", **(own() | change))
-    with pytest.raises(data.DataError) as error:
-        data.given("pets")
-    assert message in str(error.value)
+@pytest.fixture
+def files(tmp_path):
+    """Forty images of 40 x 30, of which each is one colour and its number is in that colour."""
+    paths = []
+    for i in range(40):
+        paths.append(f"{i}.png".encode())
+        Image.new("RGB", (40, 30), (6 * i, 0, 255)).save(tmp_path / f"{i}.png")
+    return data.Files(tmp_path, np.array(paths), torch.arange(40), size=24, workers=0)
 
 
-def test_missing_and_broken_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("DATA_HOME", str(tmp_path))
-    with pytest.raises(data.DataError, match="'pets' needs .*pets.npz"):
-        data.given("pets")
-    (tmp_path / "pets.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(data.DataError, match="cannot be read"):
-        data.given("pets")
-    np.savez(tmp_path / "pets.npz", train_x=np.zeros(3))
-    with pytest.raises(data.DataError, match="train_y"):
-        data.given("pets")
+class TestFiles:
+    def test_same_interface_as_images(self, files):
+        assert len(files) == 40 and files.shape == (3, 24, 24)
+        x, y = zip(*files.in_order(16), strict=True)
+        assert [len(part) for part in y] == [16, 16, 8]
+        assert torch.equal((torch.cat(x)[:, 0, 0, 0] * 255).round().long(), 6 * torch.arange(40))
+        taken = files.take([5, 3])
+        assert taken.y.tolist() == [5, 3] and taken.x[:, 0, 0, 0].tolist() == [30, 18]
+        assert torch.equal(files.first(7).x, files.take(range(7)).x) and files.floats()[0].shape == (40, 3, 24, 24)
 
+    @pytest.mark.parametrize("names", [[], ["resized_crop", "flip"]])
+    def test_an_epoch_is_the_same_with_any_number_of_workers(self, files, names):
+        def epoch(workers):
+            few = replace(files, workers=workers)
+            return [torch.cat(p) for p in zip(*data.batches(few, 16, compute.generator(1), names), strict=True)]
 
-def test_data_comes_back_by_itself_or_names_its_command(project):
-    with pytest.raises(data.DataError, match="digits.npz is missing: `dvc repro data.dvc` restores it"):
-        data.given("digits")
-    root = Path(__file__).parents[1]
-    shutil.copy(root / "data.dvc", project)
-    shutil.copytree(root / ".dvc/embedded", project / ".dvc/embedded")
-    shutil.copy(root / ".dvc/config", project / ".dvc")
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    assert len(data.given("digits")["train_y"]) == 1347 and (project / "data/README.md").exists()
+        (x, y), (again, labels) = epoch(0), epoch(2)
+        assert torch.equal(x, again) and torch.equal(y, labels)
+        assert len(y) == 32 and len(set(y.tolist())) == 32  # full batches, each image once
+        assert torch.equal((x[:, 0, 9, 9] * 255).round().long(), 6 * y)
 
+    def test_resized_crop_differs_from_epoch_to_epoch(self, tmp_path, files):
+        pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "0.png")
+        generator, one = compute.generator(0), replace(files, paths=files.paths[:1], y=files.y[:1])
+        x, again = (next(data.batches(one, 1, generator, ["resized_crop"]))[0] for _ in range(2))
+        assert not torch.equal(x, again)
+        state = torch.get_rng_state()
+        plain, same = (next(data.batches(one, 1, generator))[0] for _ in range(2))
+        assert torch.equal(plain, same) and torch.equal(state, torch.get_rng_state())
 
-def test_digits_that_were_changed_are_not_called_digits(project, edit):
-    (project / "data").mkdir()
-    np.savez(project / "data/digits.npz", images=np.zeros((1797, 8, 8), np.uint8), target=np.zeros(1797, np.uint8))
-    with pytest.raises(data.DataError, match="does not hold scikit-learn's digits"):
-        data.given("digits")
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_an_image_that_breaks_later_is_named_in_one_line(self, files, workers):
+        (files.place / "7.png").write_bytes(b"gone")
+        with pytest.raises(DataError, match=r"7.png cannot be read: [^\n]*$"):
+            list(replace(files, workers=workers).in_order(8))
+
+    def test_trains(self, files, cfg):
+        few = replace(files, y=files.y % 2)
+        found = data.Dataset("few", ["a", "b"], None, ([0.5] * 3, [0.5] * 3), few, few, few)
+        run = replace(cfg, train=replace(cfg.train, epochs=1, batch_size=8, augment=["resized_crop", "flip"]))
+        history = train.fit(run, found, torch.device("cpu"), log=lambda line: None).history
+        assert history.loss.notna().all() and methods.build(run).attack

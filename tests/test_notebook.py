@@ -120,9 +120,9 @@ def test_interruption_leaves_no_kernel(project, stage, how):
 
 def test_code_edited_after_stage_code_is_refused(project, edit):
     stages.write("default")
-    edit(project / "lib/data.py", "pad: int = 4", "pad: int = 3")
+    edit(project / "lib/augment.py", "pad: int = 4", "pad: int = 3")
     stages._imports.cache_clear()
-    with pytest.raises(ConfigError, match="lib.data was edited after this `dvc repro` began: run `dvc repro` again"):
+    with pytest.raises(ConfigError, match="lib.augment was edited after this `dvc repro` began: run `dvc repro` again"):
         notebook.run("notebooks/pipeline/01_data.ipynb", STAGE, profile="default", dataset="digits")
 
 

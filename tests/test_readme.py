@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from torchvision import datasets
 
 from lib import __main__ as commands
-from lib import config
+from lib import config, sources
+from lib.sources import archives, own
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -47,6 +49,17 @@ def test_commands_exist():
 
 
 def test_own_data_lists_the_arrays():
-    from lib import data
-    assert all(f"`{name}`" in TEXT for name in data.GIVEN)
+    assert all(f"`{name}`" in TEXT for name in own.GIVEN)
     assert config.load("default", "digits").threat.eps == 0.2
+
+
+def test_the_sets_and_their_files_are_listed():
+    rows = {row.split("|")[1].strip().strip("`"): row for row in TEXT.splitlines() if row.startswith("| `")}
+    assert set(sources.SOURCES) <= set(rows)
+    for name, kind in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100), ("stl10", datasets.STL10)):
+        assert f"`{kind.filename}`" in rows[name]
+    for name, kind in (("mnist", datasets.MNIST), ("fashion_mnist", datasets.FashionMNIST)):
+        assert f"`{kind.__name__}/raw/`" in rows[name]
+        assert all(f"`{file}`" in TEXT for file, _ in kind.resources)
+    assert all(f"`{datasets.SVHN.split_list[part][1]}`" in rows["svhn"] for part in ("train", "test"))
+    assert f"`{archives.TINY['file']}`" in rows["tiny_imagenet"]

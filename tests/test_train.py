@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim import SGD
 
-from lib import compute, config, data, methods, params, train
+from lib import compute, config, data, methods, params, sources, train
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,7 @@ def test_standard_epoch_equals_a_plain_loop(cfg, digits):
 def test_it_learns_real_digits():
     run = config.load("default", "digits", "pgd", 0)
     run = replace(run, train=replace(run.train, epochs=10))
-    history = train.fit(run, data.load(run), CPU, quiet).history
+    history = train.fit(run, sources.prepare(run), CPU, quiet).history
     assert history.clean.iloc[-1] > 0.9 and history.robust.iloc[-1] > 0.5  # chance is 0.1; standard training has 0
 
 
@@ -92,6 +92,6 @@ def test_divergence_is_an_error_that_names_the_knob(cfg, digits):
 @pytest.mark.parametrize(("device", "cuda"), [("auto", False), ("cpu", False)])
 def test_device(device, cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    assert compute.device(config.Compute(device, 1)).type == "cpu"
+    assert compute.device(config.Compute(device, 1, 0)).type == "cpu"
     with pytest.raises(params.ConfigError, match="compute.device is cuda, but torch sees no GPU"):
-        compute.device(config.Compute("cuda", 1))
+        compute.device(config.Compute("cuda", 1, 0))
