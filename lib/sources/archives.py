@@ -30,7 +30,7 @@ TINY = {
 def mnist(kind: type, name: str, home: Path) -> dict[str, np.ndarray]:
     """MNIST or Fashion-MNIST: four gzipped IDX files in <kind>/raw."""
     raw = f"{kind.__name__}/raw"
-    files = fetch.Files(
+    files = fetch.Originals(
         checksums={f"{raw}/{file}": md5 for file, md5 in kind.resources},
         urls=[mirror + kind.resources[0][0] for mirror in kind.mirrors],
         download=lambda root: kind(root, download=True))
@@ -53,7 +53,7 @@ def _idx(path: Path) -> np.ndarray:
 def cifar(kind: type, name: str, home: Path) -> dict[str, np.ndarray]:
     """CIFAR-10 or CIFAR-100: pickles, each of which torchvision checks before it opens it."""
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    files = fetch.Files(
+    files = fetch.Originals(
         checksums={f"{kind.base_folder}/{file}": md5 for file, md5 in listed},
         archive={kind.filename: kind.tgz_md5}, urls=[kind.url],
         download=lambda root: kind(root, download=True))
@@ -73,7 +73,7 @@ def svhn(name: str, home: Path) -> dict[str, np.ndarray]:
         for url, file, md5 in listed:
             download_url(url, root, file, md5)
 
-    files = fetch.Files(checksums={file: md5 for _, file, md5 in listed}, urls=[listed[0][0]], download=download)
+    files = fetch.Originals(checksums={file: md5 for _, file, md5 in listed}, urls=[listed[0][0]], download=download)
     fetch.ensure(name, files, home)
     return {"classes": np.array(DIGITS)} | _channels_last({part: kind(home, split=part) for part in parts})
 
@@ -81,7 +81,7 @@ def svhn(name: str, home: Path) -> dict[str, np.ndarray]:
 def stl10(name: str, home: Path) -> dict[str, np.ndarray]:
     """STL-10, labelled images: raw bytes. Its archive has the 100,000 unlabelled ones too, which are not read."""
     kind = datasets.STL10
-    files = fetch.Files(
+    files = fetch.Originals(
         checksums={f"{kind.base_folder}/{file}": md5 for file, md5 in [*kind.train_list, *kind.test_list]},
         archive={kind.filename: kind.tgz_md5}, urls=[kind.url],
         download=lambda root: kind(root, download=True))
@@ -104,7 +104,7 @@ def tiny_imagenet(name: str, home: Path) -> dict[str, np.ndarray]:
 
     Its test images have no labels, so the validation images are the test set, as in DUCAT's code.
     """
-    files = fetch.Files(checksums={TINY["file"]: TINY["md5"]}, urls=[TINY["url"]],
+    files = fetch.Originals(checksums={TINY["file"]: TINY["md5"]}, urls=[TINY["url"]],
                         download=partial(download_url, TINY["url"], filename=TINY["file"], md5=TINY["md5"]))
     fetch.ensure(name, files, home)
     with ZipFile(home / TINY["file"]) as archive:

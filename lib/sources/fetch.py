@@ -27,7 +27,7 @@ STALL = 30   # seconds without a byte after which a download is given up
 
 
 @dataclass(frozen=True)
-class Files:
+class Originals:
     """The files of a set, as torchvision names them, relative to the data home.
 
     checksums: the md5 of each file that is read. archive: name and md5 of the one file that holds them all, if there
@@ -45,7 +45,7 @@ class Files:
         return self.archive or self.checksums
 
 
-def ensure(name: str, files: Files, home: Path) -> None:
+def ensure(name: str, files: Originals, home: Path) -> None:
     """Have all files of the set in `home` with the right checksums: there already, unpacked, or downloaded.
 
     Raises DataError for a file that is not what it should be, and where there is no network.
@@ -69,12 +69,12 @@ def ensure(name: str, files: Files, home: Path) -> None:
                         f"Without a network, {bring(files, home)}") from error
 
 
-def bring(files: Files, home: Path) -> str:
+def bring(files: Originals, home: Path) -> str:
     """What to put where, in words."""
     return f"put into {home}: " + ", ".join(f"{path} (md5 {md5})" for path, md5 in files.wanted.items())
 
 
-def _fill(name: str, files: Files, home: Path, aside: Path, present: dict[str, str]) -> None:
+def _fill(name: str, files: Originals, home: Path, aside: Path, present: dict[str, str]) -> None:
     """Unpack or download into `aside`, starting from the good files in `home`, then move what is new to `home`."""
     for path in set(files.wanted) & set(present):
         (aside / path).parent.mkdir(parents=True, exist_ok=True)
