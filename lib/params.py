@@ -10,6 +10,7 @@ from typing import get_args
 
 import yaml
 
+LISTED = 40  # names in a message; ImageNet has a thousand classes
 TOP = ("profile", "datasets", "methods", "seeds", "base", "recipes", "knobs", "profiles")
 
 
@@ -58,8 +59,8 @@ def known(what: str, name, names, where: str = "", more: str = "") -> None:
         close = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         place = f" in {where}" if where else ""
-        raise ConfigError(f"unknown {what} '{name}'{place}{hint}; there are: {', '.join(map(str, names)) or 'none'}"
-                          f"{more}")
+        listed = [*map(str, names)][:LISTED] + [f"and {len(names) - LISTED} more"] * (len(names) > LISTED)
+        raise ConfigError(f"unknown {what} '{name}'{place}{hint}; there are: {', '.join(listed) or 'none'}{more}")
 
 
 def merge(below: dict, above: dict) -> dict:

@@ -17,7 +17,7 @@ import torch
 from lib import data
 from lib.config import Config, home
 from lib.params import DataError, root
-from lib.sources import own, splits
+from lib.sources import archives, own, splits
 from lib.sources.superclasses import SUPERCLASSES
 
 
@@ -36,19 +36,6 @@ class Source:
     read: Callable[[str, Path], dict[str, np.ndarray]]
     checked: str = "the authors' files, by the md5 that torchvision has for them"
     md5: dict[str, str] | None = None
-
-
-def _archived(reader: str, *kinds: str) -> Callable[[str, Path], dict[str, np.ndarray]]:
-    """A function of `lib.sources.archives`, for a class of torchvision's; imported when it is needed."""
-    def read(name: str, place: Path) -> dict[str, np.ndarray]:
-        """The arrays of the set."""
-        from torchvision import datasets
-
-        from lib.sources import archives
-
-        return getattr(archives, reader)(*(getattr(datasets, kind) for kind in kinds), name, place)
-
-    return read
 
 
 def _digits(name: str, place: Path) -> dict[str, np.ndarray]:
@@ -90,25 +77,25 @@ SOURCES = {
     "digits": Source("Optical recognition of handwritten digits, E. Alpaydin and C. Kaynak 1998, as in scikit-learn",
                      "archive.ics.uci.edu/dataset/80", "CC BY 4.0", _digits, checked="md5 of the arrays"),
     "mnist": Source("MNIST, Y. LeCun, C. Cortes and C. Burges 1998", "yann.lecun.com/exdb/mnist", "CC BY-SA 3.0",
-                    _archived("mnist", "MNIST"), checked="md5 of the arrays", md5={
+                    archives.mnist, checked="md5 of the arrays", md5={
                         "train_x": "6510e85a72c3e9475c492d559d3770d2", "train_y": "e86ee40d66677c011a9abda399ec8c4d",
                         "test_x": "240610fa99e73bfa49df8e7fc24d3206", "test_y": "073c3904dfbd3e141ff8aa01cfde6b15",
                         "classes": "edfb93fce32f5831bcf18f3e155286ad"}),
     "fashion_mnist": Source("Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf 2017",
-                            "github.com/zalandoresearch/fashion-mnist", "MIT", _archived("mnist", "FashionMNIST")),
+                            "github.com/zalandoresearch/fashion-mnist", "MIT", archives.mnist),
     "cifar10": Source("CIFAR-10, A. Krizhevsky 2009", "www.cs.toronto.edu/~kriz/cifar.html", "none stated; cite",
-                      _archived("cifar", "CIFAR10"), checked="md5 of the arrays", md5={
+                      archives.cifar, checked="md5 of the arrays", md5={
                           "train_x": "17e2cb5a4119d89a4a13e02b91701bff", "train_y": "69c5f3349be54915edfca558b72ad888",
                           "test_x": "6d2714505047e13831cd876923568712", "test_y": "251f18ce75337ae9ca5d0dbd7ea62cf4",
                           "classes": "c4a53feb1b64ee5c7b132f9a245e037b"}),
     "cifar100": Source("CIFAR-100, A. Krizhevsky 2009", "www.cs.toronto.edu/~kriz/cifar.html", "none stated; cite",
-                       _archived("cifar", "CIFAR100")),
+                       archives.cifar),
     "svhn": Source("Street View House Numbers, cropped, Y. Netzer et al. 2011", "ufldl.stanford.edu/housenumbers",
-                   "non-commercial use only", _archived("svhn")),
+                   "non-commercial use only", archives.svhn),
     "stl10": Source("STL-10, labelled part, A. Coates, H. Lee and A. Ng 2011", "cs.stanford.edu/~acoates/stl10",
-                    "none stated; images from ImageNet", _archived("stl10")),
+                    "none stated; images from ImageNet", archives.stl10),
     "tiny_imagenet": Source("Tiny-ImageNet, Stanford CS231n", "cs231n.stanford.edu",
-                            "those of ImageNet: research and teaching", _archived("tiny_imagenet"),
+                            "those of ImageNet: research and teaching", archives.tiny_imagenet,
                             checked="the authors' zip, by its md5"),
     "imagenet": Source("ImageNet, ILSVRC 2012, O. Russakovsky et al. 2015", "image-net.org",
                        "non-commercial research and teaching", _imagenet, checked="not checked: your own copy"),

@@ -3,6 +3,7 @@
 torchvision knows the addresses and checksums, downloads, unpacks and unpickles; where a set is not among its own
 (Tiny-ImageNet), or where it does not check what it reads (MNIST's unpacked files), the checked file is read here.
 The files lie in the data home as torchvision lays them out, so a folder that it has filled before can be DATA_HOME.
+torchvision takes seconds to import, so each function does it for itself.
 """
 
 import gzip
@@ -14,8 +15,6 @@ from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image
-from torchvision import datasets
-from torchvision.datasets.utils import download_url
 
 from lib.sources import fetch
 
@@ -27,15 +26,18 @@ TINY = {
 }
 
 
-def mnist(kind: type, name: str, home: Path) -> dict[str, np.ndarray]:
+def mnist(name: str, home: Path) -> dict[str, np.ndarray]:
     """MNIST or Fashion-MNIST: four gzipped IDX files in <kind>/raw."""
+    from torchvision.datasets import MNIST, FashionMNIST
+
+    kind = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
     raw = f"{kind.__name__}/raw"
     files = fetch.Originals(
         checksums={f"{raw}/{file}": md5 for file, md5 in kind.resources},
         urls=[mirror + kind.resources[0][0] for mirror in kind.mirrors],
         download=lambda root: kind(root, download=True))
     fetch.ensure(name, files, home)
-    arrays = {"classes": np.array(DIGITS if kind is datasets.MNIST else kind.classes)}
+    arrays = {"classes": np.array(DIGITS if kind is MNIST else kind.classes)}
     for part, prefix in (("train", "train"), ("test", "t10k")):
         arrays[f"{part}_x"] = _idx(home / raw / f"{prefix}-images-idx3-ubyte.gz")[..., None]
         arrays[f"{part}_y"] = _idx(home / raw / f"{prefix}-labels-idx1-ubyte.gz")
@@ -50,8 +52,11 @@ def _idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def cifar(kind: type, name: str, home: Path) -> dict[str, np.ndarray]:
+def cifar(name: str, home: Path) -> dict[str, np.ndarray]:
     """CIFAR-10 or CIFAR-100: pickles, each of which torchvision checks before it opens it."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
     files = fetch.Originals(
         checksums={f"{kind.base_folder}/{file}": md5 for file, md5 in listed},
@@ -65,8 +70,11 @@ def cifar(kind: type, name: str, home: Path) -> dict[str, np.ndarray]:
 
 def svhn(name: str, home: Path) -> dict[str, np.ndarray]:
     """SVHN, cropped digits: two Matlab files. Its `extra` part is not used."""
-    kind, parts = datasets.SVHN, ("train", "test")
-    listed = [kind.split_list[part] for part in parts]
+    from torchvision.datasets import SVHN
+    from torchvision.datasets.utils import download_url
+
+    parts = ("train", "test")
+    listed = [SVHN.split_list[part] for part in parts]
 
     def download(root: Path) -> None:
         """Both files."""
@@ -75,18 +83,19 @@ def svhn(name: str, home: Path) -> dict[str, np.ndarray]:
 
     files = fetch.Originals(checksums={file: md5 for _, file, md5 in listed}, urls=[listed[0][0]], download=download)
     fetch.ensure(name, files, home)
-    return {"classes": np.array(DIGITS)} | _channels_last({part: kind(home, split=part) for part in parts})
+    return {"classes": np.array(DIGITS)} | _channels_last({part: SVHN(home, split=part) for part in parts})
 
 
 def stl10(name: str, home: Path) -> dict[str, np.ndarray]:
     """STL-10, labelled images: raw bytes. Its archive has the 100,000 unlabelled ones too, which are not read."""
-    kind = datasets.STL10
+    from torchvision.datasets import STL10
+
     files = fetch.Originals(
-        checksums={f"{kind.base_folder}/{file}": md5 for file, md5 in [*kind.train_list, *kind.test_list]},
-        archive={kind.filename: kind.tgz_md5}, urls=[kind.url],
-        download=lambda root: kind(root, download=True))
+        checksums={f"{STL10.base_folder}/{file}": md5 for file, md5 in [*STL10.train_list, *STL10.test_list]},
+        archive={STL10.filename: STL10.tgz_md5}, urls=[STL10.url],
+        download=lambda root: STL10(root, download=True))
     fetch.ensure(name, files, home)
-    parts = {part: kind(home, split=part) for part in ("train", "test")}
+    parts = {part: STL10(home, split=part) for part in ("train", "test")}
     return {"classes": np.array(parts["train"].classes)} | _channels_last(parts)
 
 
@@ -104,6 +113,8 @@ def tiny_imagenet(name: str, home: Path) -> dict[str, np.ndarray]:
 
     Its test images have no labels, so the validation images are the test set, as in DUCAT's code.
     """
+    from torchvision.datasets.utils import download_url
+
     files = fetch.Originals(checksums={TINY["file"]: TINY["md5"]}, urls=[TINY["url"]],
                         download=partial(download_url, TINY["url"], filename=TINY["file"], md5=TINY["md5"]))
     fetch.ensure(name, files, home)
