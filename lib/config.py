@@ -43,6 +43,12 @@ class Threat:
     norm: str
     eps: float
 
+    def __post_init__(self):
+        known("norm", self.norm, ("Linf", "L2"), "threat.norm of params.yaml")
+        if not 0 <= self.eps or (self.norm == "Linf" and self.eps > 1):
+            raise ConfigError(f"threat.eps in params.yaml is {self.eps:g}: images lie in [0, 1], so a radius in Linf "
+                              "is at most 1, such as 8/255, and none is below 0")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -70,9 +76,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """The attack of the main table, and how many training images are attacked besides the test images."""
+    """The attack of the main table, the tier of the strongest one, and how many training images are attacked too."""
 
     headline: str
+    tier: str
     training_images: int
 
 

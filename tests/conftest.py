@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 os.chdir(ROOT)
 
-from lib import compute, config, data, methods, train  # noqa: E402
+from lib import compute, config, data, methods, sources, train  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,3 +62,13 @@ def edit():
         assert before in text, f"{before!r} is not in {path}"
         path.write_text(text.replace(before, after, 1))
     return replace_text
+
+
+@pytest.fixture(scope="session")
+def robust():
+    """A network trained with PGD on digits for ten epochs, and the digits: about ten seconds a process."""
+    run = config.load("default", "digits", "pgd", 0)
+    run = replace(run, train=replace(run.train, epochs=10))
+    images = sources.prepare(run)
+    trained = train.fit(run, images, torch.device("cpu"), lambda line: None)
+    return train.model(run, trained, "last", images, torch.device("cpu")), images, run

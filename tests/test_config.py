@@ -67,6 +67,8 @@ def test_types_of_values(kind, value, result):
     ("epochs: 30, ", "epoch: 30, ", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
     ("epochs: 30, ", "epochs: many, ", "train.epochs in params.yaml is 'many', not int"),
     ("    momentum: 0.9\n", "", "section 'train' of params.yaml lacks momentum"),
+    ("eps: 0.2", "eps: 8", "threat.eps in params.yaml is 8: images lie in [0, 1], so a radius in Linf is at most 1"),
+    ("norm: Linf, eps: 0.2", "norm: L1, eps: 0.2", "unknown norm 'L1' in threat.norm of params.yaml; there are: Linf, L2"),
     ("eps: 0.2", "eps: 8/0", "threat.eps in params.yaml is '8/0', not float"),
     ("    warmup: 0.3", "    warmpu: 0.3", "unknown knob 'warmpu' in knobs.pgd of params.yaml (did you"),
     ("  standard: {}", "  standart: {}", "unknown method 'standart' in knobs of params.yaml"),

@@ -24,7 +24,7 @@ def table(digits):
 def test_every_image_under_every_attack(table, digits):
     rows, _ = table
     counts = rows.groupby(["checkpoint", "split", "attack"]).size().unstack("split")
-    assert set(rows.attack) == {"clean", "noise", "fgsm", "pgd-20"}
+    assert set(rows.attack) == {"clean", "noise", "fgsm", "pgd-20", "margin-20", "square", "quick"}
     assert (counts["test"] == len(digits.test)).all()
     assert counts["train"].dropna().to_dict() == {(c, a): len(digits.train) for c in train.CHECKPOINTS
                                                   for a in ("clean", "pgd-20")}

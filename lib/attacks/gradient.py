@@ -1,0 +1,54 @@
+"""Attacks along the gradient: FGSM, PGD and Temperature-PGD; and random noise, their control."""
+
+import torch
+from torch import Tensor, nn
+
+from lib.attacks.losses import Loss, cross_entropy, tempered
+from lib.attacks.threat import better, loss_and_gradient, project, step, under_attack, uniform_in_ball
+from lib.config import Threat
+
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, loss: Loss = cross_entropy,
+         batchnorm: str = "eval", generator: torch.Generator | None = None) -> Tensor:
+    """One step of length eps from x itself (Goodfellow et al. 2015; in L2 along the gradient)."""
+    return pgd(model, x, y, threat=threat, steps=1, step_size=1.0, loss=loss, random_start=False,
+               batchnorm=batchnorm, generator=generator)
+
+
+def noise(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, generator: torch.Generator) -> Tensor:
+    """A random point of the ball: the control that any attack has to beat."""
+    return project(x + uniform_in_ball(x, threat, generator), x, threat)
+
+
+def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, step_size: float,
+        generator: torch.Generator | None, loss: Loss = cross_entropy, restarts: int = 1,
+        random_start: bool = True, keep_best: bool = False, batchnorm: str = "eval") -> Tensor:
+    """Projected gradient descent (Madry et al. 2018), which ascends the loss.
+
+    x: (N, C, H, W) in [0, 1]; y: (N,). step_size: in units of eps. random_start: begin at a random point of the
+    ball. keep_best: return, for each image, the iterate of the highest loss instead of the last one; several
+    restarts always return the best of them. batchnorm: see `under_attack`.
+    Returns x_adv like x, within the ball of radius `threat.eps` around x and within [0, 1].
+    """
+    best, highest = x.clone(), torch.full_like(y, -torch.inf, dtype=x.dtype)
+    with under_attack(model, batchnorm):
+        for _ in range(restarts):
+            x_adv = noise(model, x, y, threat=threat, generator=generator) if random_start else x.clone()
+            for _ in range(steps):
+                losses, gradient = loss_and_gradient(model, x_adv, y, loss)
+                if keep_best:
+                    best, highest = better(best, highest, x_adv, losses)
+                x_adv = project(x_adv + step(gradient, threat, step_size * threat.eps), x, threat)
+            if not keep_best and restarts == 1:
+                return x_adv
+            with torch.no_grad():
+                best, highest = better(best, highest, x_adv, loss(model(x_adv), y))
+    return best
+
+
+def temperature_pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, inverse_temperature: float,
+                    stable: bool = True, steps: int, step_size: float, generator: torch.Generator | None,
+                    restarts: int = 1, random_start: bool = True, keep_best: bool = False) -> Tensor:
+    """PGD on the logits times 1/T (after Tian et al. 2021): `losses.tempered` has its two forms, `pgd` the rest."""
+    return pgd(model, x, y, threat=threat, steps=steps, step_size=step_size, generator=generator, restarts=restarts,
+               random_start=random_start, keep_best=keep_best, loss=tempered(inverse_temperature, stable))
