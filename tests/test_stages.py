@@ -93,3 +93,8 @@ def test_normalised_source():
     text = '"""Doc."""\nimport os  # why\n%matplotlib inline\ndef f(x):\n    "Doc."\n    # note\n    return (x)\n'
     assert stages.normalised(text) == "import os\n\ndef f(x):\n    return x"
     assert stages.normalised("def f():\n    'only a docstring'") == "def f():\n    pass"
+
+
+def test_the_data_stage_reads_no_numbers_of_training(stale):
+    found = json.loads(next(text for name, text in stale.instances.items() if name.startswith("data@")))
+    assert set(found["config"]["digits"]) == {"data", "compute"}

@@ -170,6 +170,14 @@ def sheet(config: Config, arrays: dict[str, np.ndarray]) -> dict[str, str]:
     }
 
 
+def pictures(config: Config, arrays: dict[str, np.ndarray], index: list[int]) -> np.ndarray:
+    """Training images at these places, uint8 (N, C, H, W), from memory or from their files."""
+    if "train_x" in arrays:
+        return arrays["train_x"][index]
+    labels = torch.from_numpy(arrays["train_y"])
+    return data.Files(home(), arrays["train_path"], labels, config.data.size, workers=0).take(index).x.numpy()
+
+
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write images.npz aside and then to its place, so that a file cut short is never found there."""
     aside = path.with_suffix(".tmp")
