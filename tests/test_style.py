@@ -78,8 +78,9 @@ def test_the_science_is_below_the_story():
         found = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "lib" for a in n.names}
         return found | {n.module.split(".")[1] for n in ast.walk(tree)
                         if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("lib.")}
-    assert imports("figures") == set() and imports("params") == set()
+    assert imports("figures") == imports("params") == imports("stats") == set()
     assert imports("config") == {"params"} and imports("stages") == {"config", "params"}
     assert imports("notebook") == {"config", "params", "stages"}
     assert imports("attacks") <= {"config", "params"} and imports("models") <= {"config", "params"}
     assert not imports("train") & {"evaluate", "landscape", "figures"}
+    assert imports("claims/rules") == {"stats"} and imports("claims/spine") <= {"stats", "claims", "evaluate"}
