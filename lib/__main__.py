@@ -59,7 +59,7 @@ def profile(name: str) -> None:
 def figures() -> None:
     """Say where the figures of the current profile are."""
     folder = Path("results") / params.read()["profile"]
-    print(f"\nfigures:   {folder}/figures/\nnumbers:   {folder}/summary.json, {folder}/metrics/\n"
+    print(f"\nfigures:   {folder}/figures/\nnumbers:   {folder}/summary.json, {folder}/claims.json, {folder}/metrics/\n"
           f"notebooks: {folder}/*/  (executed)\nthe report: {folder}/report/90_report.ipynb")
 
 

@@ -9,11 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
-from lib import attacks, compute, data, train
+from lib import attacks, compute, data, stats, train
 from lib.config import Config, on_the_spot
 from lib.config import load as load_config
 from lib.data import Dataset, Files, Images
@@ -116,17 +114,11 @@ def load_all(profile: str, dataset: str, axes: dict[str, list]) -> pd.DataFrame:
     return pd.concat([load(run, torch.device("cpu")) for run in runs], ignore_index=True)
 
 
-def wilson(hits, n, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's interval of a proportion: hits of n (numbers or arrays) -> lower and upper bound in [0, 1]."""
-    low, high = proportion_confint(hits, n, alpha=1 - level, method="wilson")
-    return np.clip(low, 0, 1), np.clip(high, 0, 1)
-
-
 def accuracy(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Accuracy of each group of rows of a per-sample table: columns n, hits, accuracy, low, high (Wilson, 95 %)."""
     groups = table.assign(hit=table.label == table.predicted).groupby(by, sort=False).hit
     result = groups.agg(n="size", hits="sum").reset_index()
-    low, high = wilson(result.hits, result.n)
+    low, high = stats.wilson(result.hits, result.n)
     return result.assign(accuracy=result.hits / result.n, low=low, high=high)
 
 
@@ -147,14 +139,3 @@ def confusion(table: pd.DataFrame, classes: int) -> np.ndarray:
     counts = np.zeros((classes, classes))
     np.add.at(counts, (table.label.to_numpy(), table.predicted.to_numpy()), 1)
     return counts / counts.sum(1, keepdims=True).clip(min=1)
-
-
-def over_seeds(values, level: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, float]:
-    """Mean over seeds and Student's t interval: mean, low, high and n; without a second seed no interval (nan).
-
-    within: the range of the values; the interval is cut at it.
-    """
-    values = np.asarray(values, float)
-    n, mean = len(values), values.mean()
-    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-    return {"mean": mean, "low": np.maximum(mean - half, within[0]), "high": np.minimum(mean + half, within[1]), "n": n}

@@ -65,20 +65,6 @@ def test_worst_case_counts_an_image_that_any_attack_fools(table):
     assert (worst.label == worst.predicted).tolist() == hits.tolist()
 
 
-def test_wilson_known_values():
-    """Wilson 1927; values as in the tables of Newcombe 1998 (81 of 263, 15 of 148, 0 of 20, 1 of 29)."""
-    low, high = evaluate.wilson(np.array([81, 15, 0, 1]), np.array([263, 148, 20, 29]))
-    assert low.round(4).tolist() == [0.2553, 0.0624, 0.0, 0.0061]
-    assert high.round(4).tolist() == [0.3662, 0.1605, 0.1611, 0.1718]
-
-
-def test_interval_over_seeds():
-    found = evaluate.over_seeds([0.70, 0.72, 0.71])
-    assert found["mean"] == pytest.approx(0.71) and found["n"] == 3
-    assert found["high"] - found["mean"] == pytest.approx(4.3027 * 0.01 / np.sqrt(3), rel=1e-4)
-    assert np.isnan(evaluate.over_seeds([0.7])["low"])
-
-
 def test_tables_of_a_profile_come_together(project, edit, monkeypatch):
     edit(project / "params.yaml", "seeds: [0, 1, 2]", "seeds: [0, 1]")
     rows = pd.DataFrame({"index": [0], "label": [1], "predicted": [1]})

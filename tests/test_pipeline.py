@@ -48,6 +48,9 @@ def test_every_result_is_there(clone):
     metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
     assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
     assert len(list(smoke.rglob("*.ipynb"))) == 10
+    claims = json.loads((smoke / "claims.json").read_text())["digits"]
+    assert [row["id"] for row in claims] == ["S1", "S2", "S3", "S4"]
+    assert {row["verdict"] for row in claims} == {"inconclusive"}  # one seed
 
 
 def test_executed_notebooks_hold_no_error_and_no_warning(clone):

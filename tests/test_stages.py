@@ -40,7 +40,9 @@ def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
     ("notebooks/pipeline/02_train.ipynb", "trained.save(out)", "trained.save(out); done = 1", {"train"}),
     ("lib/figures.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "papers", "report"}),
     ("lib/landscape.py", "distance: float = 0.5", "distance: float = 0.4", {"landscape", "report"}),
-    ("lib/evaluate.py", 'CLEAN = "clean"', 'CLEAN = "none"', {"attack", "classwise", "papers", "report"}),
+    ("lib/evaluate.py", 'CLEAN = "clean"', 'CLEAN = "none"', {"attack", "classwise", "report"}),
+    ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", {"report"}),
+    ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", {"attack", "classwise", "papers", "report"}),
     ("params.yaml", "points: 21", "points: 11", {"landscape", "report"}),
     # Stages after `data` read its images.npz: DVC reruns them if that changes, and only then.
     ("params.yaml", "validation: 0.1 ", "validation: 0.2 ", {"data", "papers"}),

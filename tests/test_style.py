@@ -79,9 +79,10 @@ def test_the_science_is_below_the_story():
         nodes = [n for file in files for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.ImportFrom)]
         found = {a.name for n in nodes if n.module == "lib" for a in n.names}
         return found | {n.module.split(".")[1] for n in nodes if (n.module or "").startswith("lib.")} - {name}
-    assert imports("figures") == set() and imports("params") == set()
+    assert imports("figures") == imports("params") == imports("stats") == set()
     assert imports("config") == {"params"} and imports("stages") == {"config", "params"}
     assert imports("notebook") == {"config", "params", "stages"}
     assert imports("attacks") <= {"config", "params"} and imports("models") <= {"config", "params"}
     assert imports("data") == {"augment", "config", "params"} and imports("sources") == {"config", "data", "params"}
     assert not imports("train") & {"evaluate", "landscape", "figures", "sources"}
+    assert imports("claims") <= {"evaluate", "stats"}

@@ -1,0 +1,19 @@
+"""Claims: sentences that the results may confirm, contradict or leave open, judged by rules written beforehand.
+
+A chapter's claims are one file of this folder, with a list CLAIMS, and that list joins ALL here. What a claim is
+and what its verdict means: `lib.claims.rules`.
+"""
+
+from lib.claims import spine
+from lib.claims.rules import Claim, Evidence
+
+ALL: list[Claim] = [*spine.CLAIMS]
+
+
+def check(evidence: Evidence, claims: list[Claim] = ALL) -> list[dict]:
+    """One row a claim, in the order of `claims`; a claim about a method that was not run is left out.
+
+    Columns: id, statement, source, figure, verdict, estimate, low, high, n_seeds, n_images.
+    """
+    run = set(evidence.table.method)
+    return [claim.row(evidence) for claim in claims if run.issuperset(claim.methods)]
