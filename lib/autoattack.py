@@ -94,7 +94,6 @@ def _package():
 
 def _checked(x: Tensor, y: Tensor, threat: Threat, batch_size: int) -> tuple[Tensor, Tensor]:
     """Images as float32 and labels as int64 on the images' device, if they and the radius can be right."""
-    known("norm", threat.norm, TOLERANCE)
     if x.ndim != 4 or not len(x) or not x.is_floating_point():
         raise ConfigError(f"images {tuple(x.shape)} of {x.dtype}: AutoAttack needs floats of shape (N, C, H, W), N > 0")
     if y.shape != x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:

@@ -18,7 +18,7 @@ from lib.data import Dataset, Files, Images
 from lib.params import known
 from lib.progress import fingerprint
 
-CLEAN = "clean"
+CLEAN, WORST = "clean", "worst case"
 KEYS = ["method", "seed", "checkpoint", "split", "attack"]
 
 # The strongest attack of a run: attacks one after the other, each on what the ones before left. `report` is within 0.02
@@ -149,7 +149,7 @@ def worst_case(table: pd.DataFrame) -> pd.DataFrame:
     """A per-sample table with one row an image: its prediction under the first attack of the table that fools it."""
     keys = [k for k in (*KEYS, "index") if k != "attack"]
     ordered = table.assign(hit=table.label == table.predicted).sort_values("hit", kind="stable")
-    return ordered.drop_duplicates(keys).drop(columns="hit").assign(attack="worst case").sort_values(keys)
+    return ordered.drop_duplicates(keys).drop(columns="hit").assign(attack=WORST).sort_values(keys)
 
 
 def by_class(table: pd.DataFrame) -> pd.DataFrame:

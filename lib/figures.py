@@ -187,3 +187,19 @@ def landscape_surfaces(grid: np.ndarray, surfaces: Mapping[str, np.ndarray]) -> 
     bar.set_ticks(levels[::3])
     bar.minorticks_off()
     return figure
+
+
+def attack_accuracy(attacks: Sequence[str], accuracy: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy under each attack: for each method (seeds, attacks) in [0, 1], the mean as a line, seeds as dots."""
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.85, 3))
+    for method, look in looks(list(accuracy)).items():
+        values = accuracy[method]
+        ax.plot(range(len(attacks)), values.mean(0), "-", color=look["color"], marker=look["marker"], ms=5, lw=1)
+        for of_seed in values:
+            ax.plot(range(len(attacks)), of_seed, ".", ms=3, color=look["color"], alpha=0.6)
+        ax.annotate(f"{method} {values[:, -1].mean():.0%}", (len(attacks) - 1, values[:, -1].mean()), xytext=(7, 0),
+                    textcoords="offset points", va="center", color=look["color"], annotation_clip=False)
+    ax.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right")
+    ax.set(ylabel="accuracy", ylim=(-0.03, 1.05))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure

@@ -15,7 +15,7 @@ def fingerprint(*parts) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().numpy().data)
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
         elif isinstance(part, dict):
             digest.update(fingerprint(*(piece for item in part.items() for piece in item)).encode())
         else:

@@ -110,10 +110,18 @@ def test_unequal_classes_need_every_seed(monkeypatch):
 
 def test_only_the_last_checkpoint_and_the_right_rows_are_judged():
     table = evidence(**FILLED)
-    others = [table.table.assign(checkpoint="best", predicted=-1), rows("pgd", 0, "fgsm", 0.0),
-              rows("other", 0, "pgd-20", 0.0)]
+    others = [table.table.assign(checkpoint="best", predicted=-1), rows("other", 0, "pgd-20", 0.0)]
     more = rules.Evidence(pd.concat([table.table, *others]), "pgd-20")
     assert claims.check(more) == claims.check(table)
+
+
+def test_robustness_is_that_of_the_worst_case_over_all_attacks():
+    table = evidence(**FILLED)
+    stronger = pd.concat([table.table, *(rows("pgd", seed, "square", 0.3) for seed in range(3))])
+    found = {row["id"]: row["estimate"] for row in claims.check(rules.Evidence(stronger, "pgd-20"))}
+    before = {row["id"]: row["estimate"] for row in claims.check(table)}
+    assert found["S1"] == pytest.approx(0.3 - np.mean(LOW)) and found["S1"] < before["S1"]
+    assert (found["S2"], found["S4"]) == (before["S2"], before["S4"])
 
 
 def test_a_claim_about_a_method_that_was_not_run_is_left_out():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import compute, config, evaluate, params, train
+from lib import attacks, compute, config, evaluate, params, train
 
 CPU = torch.device("cpu")
 
@@ -79,3 +79,58 @@ def test_tables_of_a_profile_come_together(project, edit, monkeypatch):
     (project / "results/default/attack/digits/pgd/1/per_sample.csv").unlink()
     with pytest.raises(params.ConfigError, match="`dvc repro attack@default-digits-pgd-1` makes it"):
         evaluate.load_all("default", "digits", config.axes("default"))
+
+
+def test_loss_and_margin_are_of_the_attacked_image(table, digits):
+    rows, model = table
+    x, y = digits.test.floats()
+    clean = rows.query("checkpoint == 'last' & split == 'test' & attack == 'clean'")
+    logits = model(x).detach()
+    assert np.allclose(clean.loss, torch.nn.functional.cross_entropy(logits, y, reduction="none"), atol=1e-5)
+    assert np.allclose(clean.margin, attacks.margin(logits, y), atol=1e-5)
+    assert ((rows.margin > 0) == (rows.label != rows.predicted)).all()
+
+
+def test_a_cascade_attacks_only_what_is_left(table, digits):
+    _, model = table
+    x, y = digits.test.floats()
+    asked = []
+
+    def counted(one):
+        """The attack, with a note of how many images it gets."""
+        def attack(model, x, y, *, generator):
+            asked.append(len(x))
+            return one(model, x, y, generator=generator)
+        return attack
+
+    run = config.load("smoke", "digits")
+    first, second = (attacks.from_params("a", {"attack": "pgd", "loss": loss, "steps": 5, "step_size": 0.3}, run.threat)
+                     for loss in ("cross_entropy", "margin"))
+    x_adv = evaluate.cascade(counted(first), counted(second))(model, x, y, generator=compute.generator(0))
+    right = [model(z).argmax(1) == y for z in (x, first(model, x, y, generator=compute.generator(0)), x_adv)]
+    assert asked[0] == right[0].sum() and asked[1] < asked[0] and right[2].sum() < right[1].sum()
+    assert torch.equal(x_adv[~right[0]], x[~right[0]])  # wrong without any attack
+
+
+def test_tiers_by_name(cfg):
+    for tier in evaluate.TIERS:
+        assert tier in evaluate.all_attacks(replace(cfg, evaluate=replace(cfg.evaluate, tier=tier)))
+    with pytest.raises(params.ConfigError, match="unknown tier 'reprot' in evaluate.tier .*did you mean 'report'"):
+        evaluate.all_attacks(replace(cfg, evaluate=replace(cfg.evaluate, tier="reprot")))
+
+
+def test_the_final_tier_is_autoattack_and_keeps_its_report(cfg, table, digits, project):
+    _, model = table
+    final = evaluate.all_attacks(replace(cfg, evaluate=replace(cfg.evaluate, tier="final")))["final"]
+    few = digits.test.first(12)
+    rows = evaluate.per_sample(model, few, final, compute.generator(0), len(few))
+    report, = final.reports
+    assert list(report["counts"]) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert (rows.label == rows.predicted).sum() == report["counts"]["square"] and report["version"] == "0.2.0"
+    assert list((project / "results/smoke/unfinished").iterdir()) == []
+
+
+def test_images_that_cannot_be_attacked_are_refused(table, digits):
+    _, model = table
+    with pytest.raises(params.ConfigError, match="labels run from 10 to 10, but the model has 10 outputs"):
+        evaluate.per_sample(model, replace(digits.test, y=torch.full_like(digits.test.y, 10)), None, None)

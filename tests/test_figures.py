@@ -40,6 +40,7 @@ def all_figures():
         "confusion": figures.confusions({m: np.eye(4) for m in TWO}, list("abcd")),
         "trade-off": figures.trade_off({m: (RANDOM.random(3), RANDOM.random(3)) for m in TWO},
                                        {m: value(0.9) for m in TWO}, {m: value(0.5, np.nan) for m in TWO}, "pgd-20"),
+        "attacks": figures.attack_accuracy(list("abcd"), seeds),
         "curves": figures.landscape_curves(grid, {m: 1 + np.tile(grid**2, (3, 1)) for m in TWO}),
         "surfaces": figures.landscape_surfaces(grid, surface),
     }

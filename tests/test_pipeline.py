@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -33,24 +34,29 @@ def clone(tmp_path_factory):
     place = tmp_path_factory.mktemp("clone") / "companion"
     began = time.monotonic()
     output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
-    assert "figures:   results/smoke/figures/" in output and "stage 10/10  report@smoke" in output
+    assert "figures:   results/smoke/figures/" in output and "stage 11/11  report@smoke" in output
     assert time.monotonic() - began < 240
     return place
 
 
 def test_every_result_is_there(clone):
     smoke = clone / "results/smoke"
-    names = {"classes", "confusion", "learning", "trade-off", "landscape", "surface"}
+    names = {"attacks", "classes", "confusion", "learning", "trade-off", "landscape", "surface"}
     assert {p.name for p in (smoke / "figures").iterdir()} == {f"digits-{name}.svg" for name in names}
     results = json.loads((smoke / "summary.json").read_text())["results"]["digits"]
     assert set(results) == {"standard", "pgd"}
-    assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst class", "gap", "sharpness"}
+    assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst case", "worst class", "gap", "sharpness"}
     metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
     assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
-    assert len(list(smoke.rglob("*.ipynb"))) == 10
+    assert len(list(smoke.rglob("*.ipynb"))) == 11
     claims = json.loads((smoke / "claims.json").read_text())["digits"]
     assert [row["id"] for row in claims] == ["S1", "S2", "S3", "S4"]
     assert {row["verdict"] for row in claims} == {"inconclusive"}  # one seed
+    checks = pd.read_csv(smoke / "attack/digits/pgd/0/alarms.csv")
+    assert set(checks.checkpoint) == {"best", "last"} and {"state", "loss", "black-box"} <= set(checks.check)
+    assert json.loads((smoke / "summary.json").read_text())["alarms"]["digits"]["checks"] > 50
+    parity = pd.read_csv(smoke / "parity/digits/parity.csv", index_col="attack")
+    assert parity.loc["APGD-T", "fooled by ours only"] + parity.loc["APGD-T", "by theirs only"] <= 1
 
 
 def test_executed_notebooks_hold_no_error_and_no_warning(clone):
@@ -67,7 +73,7 @@ def test_dvc_shows_something_worth_looking_at(clone):
     assert "worst class" in shown and "digits/pgd.json" in shown
     call(clone, "dvc", "plots", "show")
     page = (clone / "dvc_plots/index.html").read_text()
-    assert page.count("<img") == 6 and "://" not in page.replace("http://www.w3.org", "")
+    assert page.count("<img") == 7 and "://" not in page.replace("http://www.w3.org", "")
 
 
 def test_nothing_left_to_do_takes_seconds(clone):

@@ -25,7 +25,8 @@ def test_the_table_is_that_of_the_summary(method):
         value = {k: 100 * v for k, v in last[name].items() if k != "n"}
         return f"{value['mean']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
     worst = f"{100 * last['worst class']['mean']:.1f}"
-    assert [c.strip() for c in row.split("|")[2:5]] == [shown("clean"), shown("pgd-20"), worst]
+    expected = [shown("clean"), shown("pgd-20"), shown("worst case"), worst]
+    assert [c.strip() for c in row.split("|")[2:6]] == expected
     assert last["clean"]["n"] == 3
 
 

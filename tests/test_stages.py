@@ -25,7 +25,7 @@ def stale(project):
 
 def test_instances_are_those_of_dvc(stale):
     names = list(stale.instances)
-    assert len(names) == 1 + 6 + 6 + 1 + 6 + 1 + 1
+    assert len(names) == 1 + 6 + 6 + 1 + 6 + 1 + 1 + 1
     assert names[1] == "train@default-digits-standard-0" and names[-1] == "report@default"
 
 
@@ -40,9 +40,9 @@ def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
     ("notebooks/pipeline/02_train.ipynb", "trained.save(out)", "trained.save(out); done = 1", {"train"}),
     ("lib/figures.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "papers", "report"}),
     ("lib/landscape.py", "distance: float = 0.5", "distance: float = 0.4", {"landscape", "report"}),
-    ("lib/evaluate.py", 'CLEAN = "clean"', 'CLEAN = "none"', {"attack", "classwise", "report"}),
+    ("lib/evaluate.py", '"clean", "worst', '"none", "worst', {"attack", "classwise", "parity", "report"}),
     ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", {"report"}),
-    ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", {"attack", "classwise", "papers", "report"}),
+    ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", {"attack", "classwise", "papers", "parity", "report"}),
     ("params.yaml", "points: 21", "points: 11", {"landscape", "report"}),
     # Stages after `data` read its images.npz: DVC reruns them if that changes, and only then.
     ("params.yaml", "validation: 0.1 ", "validation: 0.2 ", {"data", "papers"}),
@@ -79,7 +79,7 @@ def test_adding_a_method_leaves_the_others_alone(project, edit, stale):
     (project / "lib/methods/mine.py").write_text("def add_on(method, config):\n    return method\n")
     edit(project / "params.yaml", "methods: [standard, pgd]", "methods: [standard, pgd, pgd+mine]")
     changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances.get(i.name)}
-    assert {n.split("@")[0] for n in changed if "mine" not in n} == {"classwise", "report"}
+    assert {n.split("@")[0] for n in changed if "mine" not in n} == {"classwise", "parity", "report"}
 
 
 def test_a_chapter_has_its_data_set_whatever_the_profile_runs(project, edit):

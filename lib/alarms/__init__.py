@@ -1,11 +1,12 @@
 """Alarms: can the robust accuracy of a model be believed? Checks that measure, compare with a limit, and explain.
 
-`inspect` looks at a model, `data` at the splits, and `describe` states the threat model. The checks gather the
+`inspect` looks at a model, and `describe` states the threat model. The checks gather the
 advice of Carlini et al. 2019 ("On evaluating adversarial robustness"), Croce and Hein 2020 (the warnings of
 AutoAttack) and Pintor et al. 2022 ("Indicators of attack failure"). None of them is a proof: a model that passes may
-still fall to an attack made for it. Left to others: the interval of each accuracy (`lib.evaluate.wilson`), both
+still fall to an attack made for it. Left to others: the interval of each accuracy (`lib.stats.wilson`), both
 checkpoints (`lib.train`), what a class is worth against chance, attacks made for one defence, another precision, and
-a published model as an anchor, which are done by hand.
+a published model as an anchor, which are done by hand;
+and images that are in two splits (`01_data`).
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,9 @@ from torch import Tensor, nn
 from lib import attacks
 from lib.alarms import gradient, model, runs, strength
 from lib.alarms.alarm import CHECKS, Alarm
-from lib.alarms.splits import data
 from lib.config import Config, Threat
 
-__all__ = ["CHECKS", "Alarm", "as_table", "data", "describe", "inspect"]
+__all__ = ["CHECKS", "Alarm", "as_table", "describe", "inspect"]
 
 
 def inspect(network: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, seed: int = 0, steps: int = 50,

@@ -25,7 +25,7 @@ class Alarm:
         return {True: "pass", False: "ALARM", None: "not judged"}[self.passed]
 
 
-# name: (meaning, remedy), in the order in which `inspect` reports them; `splits` is reported by `data`.
+# name: (meaning, remedy), in the order in which `inspect` reports them.
 CHECKS = {
     "state": ("The attack met a model that was in train mode, not frozen or not float32, or it left a trace in it.",
               "Attack inside `attacks.under_attack`, in float32; look for a module that ignores eval()."),
@@ -47,7 +47,7 @@ CHECKS = {
                              "Replace the layer that is named by a smooth one in the backward pass (BPDA)."),
     "finite-gradient": ("Some gradients are infinite, NaN or astronomically large: their direction is arbitrary.",
                         "Look for a division by zero, or for an activation far too steep."),
-    "loss": ("Another loss, or the same on rescaled logits, fools more images: the cross-entropy is masked.",
+    "loss": ("Another loss, or the same on rescaled logits, fools more images: the cross-entropy misses or is masked.",
              "Report the worst case over both losses for each image; attack logits divided by their scale."),
     "ordering": ("An attack with more work fools fewer images: its gradients mislead it.",
                  "Look at step size and gradients; believe no accuracy until the order is right."),
@@ -67,8 +67,6 @@ CHECKS = {
                        "Count an image as fooled if any iterate fools it."),
     "transfer": ("Examples made on another model fool images that attacks on this one do not: it masks its gradients.",
                  "Report the worst case over both, and find out what hides the gradient."),
-    "splits": ("Images are in two splits: the test accuracy is partly memory.",
-               "Drop them from the training images, or report how many there are."),
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lib import stats
+from lib import evaluate, stats
 
 HOLDS, FAILS, INCONCLUSIVE = "holds", "fails", "inconclusive"
 SEEDS = 3  # fewer say nothing of training noise
@@ -20,10 +20,10 @@ class Evidence:
     headline: str
 
     def rows(self, method: str, attack: str, split: str = "test", checkpoint: str = "last") -> pd.DataFrame:
-        """The rows of one method under one attack, every seed, with a column `hit`."""
+        """The rows of one method under one attack, or the worst case over all, every seed, with a column `hit`."""
         table = self.table
-        rows = table[(table.method == method) & (table.attack == attack) & (table.split == split)
-                     & (table.checkpoint == checkpoint)]
+        rows = table[(table.method == method) & (table.split == split) & (table.checkpoint == checkpoint)]
+        rows = evaluate.worst_case(rows) if attack == evaluate.WORST else rows[rows.attack == attack]
         return rows.assign(hit=rows.label == rows.predicted)
 
 
