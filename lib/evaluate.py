@@ -134,7 +134,7 @@ def load(config: Config, device: torch.device) -> pd.DataFrame:
 def load_all(profile: str, dataset: str, axes: dict[str, list]) -> pd.DataFrame:
     """The per-sample tables of all methods and seeds of `axes` (see `lib.config.axes`) on one data set."""
     runs = [load_config(profile, dataset, method, seed) for method in axes["methods"] for seed in axes["seeds"]]
-    return pd.concat([load(run, torch.device("cpu")) for run in runs], ignore_index=True)
+    return pd.concat([load(run, compute.device(run.compute)) for run in runs], ignore_index=True)
 
 
 def accuracy(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Alarms: a healthy model sounds none, and each broken one sounds its own."""
 
+import copy
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import alarms, attacks, compute, config, methods, sources, train
+from lib import alarms, attacks, compute, methods
 from lib.alarms import gradient, runs, strength
 from lib.config import Threat
 from lib.params import ConfigError
@@ -17,31 +18,28 @@ from lib.params import ConfigError
 LIMIT = 8.0  # seconds that inspecting one model on digits may take
 
 
-@pytest.fixture(scope="session")
-def numbers():
+@pytest.fixture
+def numbers(robust):
     """PGD on digits, a third of the epochs."""
-    found = config.load("default", "digits", "pgd", 0)
-    return replace(found, train=replace(found.train, epochs=10))
-
-
-@pytest.fixture(scope="session")
-def images(numbers):
-    """All the digits."""
-    return sources.prepare(numbers)
-
-
-@pytest.fixture(scope="session")
-def weights(numbers, images):
-    """What PGD training leaves."""
-    return train.fit(numbers, images, torch.device("cpu"), log=lambda line: None).states["last"]
+    return robust[2]
 
 
 @pytest.fixture
-def healthy(numbers, images, weights):
-    """The trained classifier."""
-    network = train.initial(numbers, methods.build(numbers), images, torch.device("cpu"))
-    network.load_state_dict(weights)
-    return network.eval()
+def images(robust):
+    """All the digits."""
+    return robust[1]
+
+
+@pytest.fixture
+def healthy(robust):
+    """The trained classifier, to break at will."""
+    return copy.deepcopy(robust[0])
+
+
+@pytest.fixture
+def weights(healthy):
+    """What PGD training left."""
+    return copy.deepcopy(healthy.state_dict())
 
 
 @pytest.fixture
