@@ -62,6 +62,14 @@ def served(server, name, monkeypatch):
     return files, arrays
 
 
+def bring(home, name, files):
+    """Put the files where a user would."""
+    place = home / {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}.get(name, ".")
+    place.mkdir(parents=True)
+    for file, content in files.items():
+        (place / file).write_bytes(content)
+
+
 def check(found, arrays):
     for key, values in arrays.items():
         assert np.array_equal(found[key], values), key
@@ -82,10 +90,7 @@ def test_downloaded_once_and_read_as_it_was(name, home, server, monkeypatch, unv
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_brought_by_hand_and_read_without_a_network(name, home, server, monkeypatch, unverified):
     files, arrays = served(server, name, monkeypatch)
-    raw = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}.get(name, ".")
-    (home / raw).mkdir(parents=True)
-    for file, content in files.items():
-        (home / raw / file).write_bytes(content)
+    bring(home, name, files)
     check(sources.given(name), arrays)
     assert not server.asked
 
@@ -93,10 +98,7 @@ def test_brought_by_hand_and_read_without_a_network(name, home, server, monkeypa
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_a_file_cut_short_is_refused_by_name(name, home, server, monkeypatch, unverified):
     files, _ = served(server, name, monkeypatch)
-    raw = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}.get(name, ".")
-    (home / raw).mkdir(parents=True)
-    for file, content in files.items():
-        (home / raw / file).write_bytes(content[:len(content) // 2])
+    bring(home, name, {file: content[:len(content) // 2] for file, content in files.items()})
     before = sorted(home.rglob("*"))
     with pytest.raises(DataError, match=f"{next(iter(files))} is not the file of {name} .* delete it"):
         sources.given(name)

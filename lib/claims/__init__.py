@@ -1,4 +1,4 @@
-"""Claims: sentences that the results may confirm, contradict or leave open, judged by rules written beforehand.
+"""Claims: sentences that the results may confirm, contradict or leave open, judged by rules in code.
 
 A chapter's claims are one file of this folder, with a list CLAIMS, and that list joins ALL here. What a claim is
 and what its verdict means: `lib.claims.rules`.
