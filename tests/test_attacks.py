@@ -245,6 +245,8 @@ class Divide(nn.Module):
 def test_losses_by_name():
     with pytest.raises(ConfigError, match="unknown loss 'crossentropy' in attacks.strong .*there are: cross_entropy"):
         attacks.from_params("strong", {"attack": "pgd", "steps": 1, "step_size": 1.0, "loss": "crossentropy"}, LINF)
+    with pytest.raises(ConfigError, match="unknown loss 'kl' in attacks.strong"):
+        attacks.from_params("strong", {"attack": "apgd", "loss": "kl"}, LINF)
 
 
 @pytest.mark.parametrize("name", [*attacks.LOSSES, "kl"])

@@ -50,14 +50,16 @@ def from_params(name: str, numbers: dict, threat: Threat) -> Callable[..., Tenso
         raise ConfigError(f"attacks.{name} in params.yaml lacks {', '.join(missing)}")
 
     if loss is not None:
-        known("loss", loss, (*LOSSES, "kl"), f"attacks.{name} of params.yaml")
+        # Auto-PGD drops images on its way, and the divergence would be from those of others.
+        known("loss", loss, (*LOSSES, "kl") if kind in ("pgd", "fgsm") else LOSSES, f"attacks.{name} of params.yaml")
         numbers["loss"] = LOSSES.get(loss)
 
     def attack(model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """The attack with its numbers filled in."""
-        if loss == "kl":
-            with under_attack(model), torch.no_grad():
-                numbers["loss"] = kl(model(x))
-        return ATTACKS[kind](model, x, y, threat=threat, generator=generator, **numbers)
+        if loss != "kl":
+            return ATTACKS[kind](model, x, y, threat=threat, generator=generator, **numbers)
+        with under_attack(model), torch.no_grad():
+            clean = model(x)
+        return ATTACKS[kind](model, x, y, threat=threat, generator=generator, **numbers | {"loss": kl(clean)})
 
     return attack
