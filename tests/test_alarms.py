@@ -206,6 +206,11 @@ def test_attacks_made_elsewhere_take_part(look, healthy, numbers, images):
         look(healthy, others={"it": ("white-box", x[:3])})
 
 
+def test_an_attack_without_its_projection_is_noticed(look, healthy, monkeypatch):
+    monkeypatch.setattr("lib.attacks.gradient.project", lambda x_adv, x, threat: (x_adv + 0.01).clamp(0, 1))
+    assert {"eps-zero", "in-ball"} <= sounding(look(healthy))
+
+
 def test_what_cannot_be_inspected_is_refused(look, healthy, numbers, images):
     x, y = images.test.first(10).floats()
     for wrong in (x * 2 - 1, x.double(), x * torch.nan):
