@@ -206,8 +206,9 @@ def resolve(profile: str, dataset: str, specs=()) -> dict[str, dict]:
             known("section", section, SECTIONS, f"{place} of params.yaml")
             merged[section] = merge(merged.get(section, {}), values)
     checked = {name: typed(name, kind, merged.get(name, {})) for name, kind in _SCHEMA.items()}
-    checked["attacks"] = {name: numbers(f"attacks.{name}", kw) for name, kw in merged["attacks"].items()}
-    known("attack", checked["evaluate"]["headline"], merged["attacks"], "evaluate.headline of params.yaml")
+    checked["attacks"] = {name: numbers(f"attacks.{name}", kw) for name, kw in merged["attacks"].items()
+                          if kw is not None}  # a recipe drops an attack of the base by null
+    known("attack", checked["evaluate"]["headline"], checked["attacks"], "evaluate.headline of params.yaml")
     parts = {part for spec in specs for part in spec.split("+")}
     checked["knobs"] = {name: numbers(f"knobs.{name}", values or {}) for name, values in merged["knobs"].items()
                         if not specs or name in parts}

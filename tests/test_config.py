@@ -28,6 +28,16 @@ def test_a_recipe_like_another_says_only_where_it_differs(project, edit):
     assert removed.train == whole.train and removed.data.without == [8] and removed.data.source == "digits"
 
 
+def test_a_recipe_drops_an_attack_by_null(project, edit):
+    edit(project / "params.yaml", "recipes:\n", "recipes:\n  in_l2: {like: digits, data: {source: digits}, "
+         "threat: {norm: L2, eps: 1.0}, attacks: {square: null}}\n")
+    left = config.load("default", "in_l2").attacks
+    assert set(left) == set(config.load("default", "digits").attacks) - {"square"}
+    edit(project / "params.yaml", "{square: null}}", "{pgd-20: null}}")
+    with pytest.raises(params.ConfigError, match="unknown attack 'pgd-20' in evaluate.headline"):
+        config.load("default", "in_l2")
+
+
 @pytest.mark.parametrize("other", ["cifar1", "svhn", "cifar100"])
 def test_a_recipe_is_like_another_that_exists_and_not_like_itself(project, edit, other):
     edit(project / "params.yaml", "like: cifar10\n    train: {lr", f"like: {other}\n    train: {{lr")

@@ -23,7 +23,8 @@ def square(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, generator:
     code, each image has its own square in a query. Raises ConfigError for L2.
     """
     if threat.norm != "Linf":
-        raise ConfigError("square is written for Linf; for L2 use the reference AutoAttack")
+        raise ConfigError("square is written for Linf: in a recipe for L2, drop it by `attacks: {square: null}`; the "
+                          "tier final has the reference one")
     n, channels, height, width = x.shape
     with under_attack(model), torch.no_grad():
         stripes = _signs((n, channels, 1, width), x, generator)
