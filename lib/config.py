@@ -199,15 +199,16 @@ def resolve(profile: str, dataset: str, specs=()) -> dict[str, dict]:
     raw = read()
     known("profile", profile, raw["profiles"])
     scale = {k: v for k, v in raw["profiles"][profile].items() if k not in ("datasets", "seeds")}
-    merged = {"knobs": raw["knobs"]}
+    merged, dropped = {"knobs": raw["knobs"]}, set()
     for place, part in (("base", raw["base"]), (f"recipes.{dataset}", _recipe(raw["recipes"], dataset)),
                         (f"profiles.{profile}", scale)):
         for section, values in part.items():
             known("section", section, SECTIONS, f"{place} of params.yaml")
             merged[section] = merge(merged.get(section, {}), values)
+        dropped |= {name for name, kw in (part.get("attacks") or {}).items() if kw is None}
     checked = {name: typed(name, kind, merged.get(name, {})) for name, kind in _SCHEMA.items()}
     checked["attacks"] = {name: numbers(f"attacks.{name}", kw) for name, kw in merged["attacks"].items()
-                          if kw is not None}  # a recipe drops an attack of the base by null
+                          if name not in dropped}
     known("attack", checked["evaluate"]["headline"], checked["attacks"], "evaluate.headline of params.yaml")
     parts = {part for spec in specs for part in spec.split("+")}
     checked["knobs"] = {name: numbers(f"knobs.{name}", values or {}) for name, values in merged["knobs"].items()

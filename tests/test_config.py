@@ -31,8 +31,9 @@ def test_a_recipe_like_another_says_only_where_it_differs(project, edit):
 def test_a_recipe_drops_an_attack_by_null(project, edit):
     edit(project / "params.yaml", "recipes:\n", "recipes:\n  in_l2: {like: digits, data: {source: digits}, "
          "threat: {norm: L2, eps: 1.0}, attacks: {square: null}}\n")
-    left = config.load("default", "in_l2").attacks
-    assert set(left) == set(config.load("default", "digits").attacks) - {"square"}
+    for profile in ("default", "smoke"):  # smoke gives square fewer queries, which does not bring it back
+        left = config.load(profile, "in_l2").attacks
+        assert set(left) == set(config.load(profile, "digits").attacks) - {"square"}
     edit(project / "params.yaml", "{square: null}}", "{pgd-20: null}}")
     with pytest.raises(params.ConfigError, match="unknown attack 'pgd-20' in evaluate.headline"):
         config.load("default", "in_l2")
