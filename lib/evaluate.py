@@ -22,8 +22,8 @@ CLEAN, WORST = "clean", "worst case"
 KEYS = ["method", "seed", "checkpoint", "split", "attack"]
 
 # The strongest attack of a run: attacks one after the other, each on what the ones before left. `report` is within
-# 0.02 points of AutoAttack in the nine logs that AWP's authors publish, in about a quarter of its time; in L2 on digits
-# it is not (`notebooks/pipeline/06_parity`). `final` is the reference AutoAttack itself.
+# 0.02 points of AutoAttack in the nine logs that AWP's authors publish, in a quarter to a third of its time; in L2 on
+# digits it is not (`notebooks/pipeline/06_parity`). `final` is the reference AutoAttack itself.
 TIERS = {
     "quick": {"apgd-ce-20": {"attack": "apgd", "steps": 20},
               "margin-20": {"attack": "pgd", "loss": "margin", "steps": 20, "step_size": 1 / 8}},

@@ -1,7 +1,7 @@
 """Auto-PGD (Croce and Hein 2020): PGD with momentum that halves its step where it no longer gets on.
 
-Untargeted on any loss, and targeted on the DLR loss, class after class. Written anew from algorithm 1 of the paper;
-where that leaves a choice, it is the one of the authors' code, so that equal budgets mean equal attacks.
+Untargeted on any loss, and targeted on the DLR loss, class after class. Written anew, with every choice as in the
+authors' code, so that equal budgets mean equal attacks: `06_parity` compares them image by image.
 """
 
 from dataclasses import dataclass

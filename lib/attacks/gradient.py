@@ -49,6 +49,6 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
 def temperature_pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, inverse_temperature: float,
                     stable: bool = True, steps: int, step_size: float, generator: torch.Generator | None,
                     restarts: int = 1, random_start: bool = True, keep_best: bool = False) -> Tensor:
-    """PGD on the logits times 1/T (after Tian et al. 2021): `losses.tempered` has its two forms, `pgd` the rest."""
+    """PGD on the logits times 1/T (named by Tian et al. 2021): `losses.tempered` has its two forms, `pgd` the rest."""
     return pgd(model, x, y, threat=threat, steps=steps, step_size=step_size, generator=generator, restarts=restarts,
                random_start=random_start, keep_best=keep_best, loss=tempered(inverse_temperature, stable))

@@ -28,7 +28,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio: the margin over z_(1) - z_(3), so that no scale or shift of the logits changes it.
 
-    z_(k) is the k-th largest logit. Croce and Hein 2020, equation 6. Raises ConfigError for fewer than 3 classes.
+    z_(k) is the k-th largest logit. After Croce and Hein 2020. Raises ConfigError for fewer than 3 classes.
     """
     top = _sorted(logits, 3, "DLR")
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
@@ -37,7 +37,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def targeted_dlr(target: Tensor) -> Loss:
     """The DLR loss towards classes `target` (N,): (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2).
 
-    Croce and Hein 2020, equation 7. Raises ConfigError for fewer than 4 classes.
+    After Croce and Hein 2020. Raises ConfigError for fewer than 4 classes.
     """
     def loss(logits: Tensor, y: Tensor) -> Tensor:
         """How much nearer to the target than to the label."""
@@ -58,10 +58,10 @@ def kl(clean: Tensor) -> Loss:
 
 
 def tempered(inverse_temperature: float, stable: bool = True) -> Loss:
-    """Cross-entropy of the logits times 1/T, the loss of Temperature-PGD (after Tian et al. 2021).
+    """Cross-entropy of the logits times 1/T: our reading of Temperature-PGD, which Tian et al. (2021) name.
 
     inverse_temperature: 1/T > 0. At 1 the direction is that of cross-entropy; as it grows, that of the margin.
-    stable=False is the formula as it stands, whose gradient vanishes in float32 once p_y rounds to 1. stable=True
+    stable=False is just that, and its gradient vanishes in float32 once p_y rounds to 1. stable=True
     (ours) is T log sum_{k != y} exp(z_k / T) - z_y. In exact arithmetic the two have parallel gradients, since the
     cross-entropy is softplus of it over T, a growing function; but this one has no factor 1 - p_y.
     """
