@@ -3,7 +3,7 @@
   code PROFILE                         write what each stage computes from (stage `code`)
   run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
   fetch NAME ...                           download image sets into the data home, and check them
-  profile NAME                         set profile, datasets and seeds of params.yaml to those of a profile
+  profile NAME                         set profile, datasets, methods, seeds and studies of params.yaml to a profile's
   figures                              say where the figures of the current profile are
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 from lib import params
 
@@ -45,12 +47,16 @@ def fetch(*names: str) -> None:
 
 def profile(name: str) -> None:
     """Set the axes of params.yaml to those of a profile, and leave every other line as it is."""
+    from lib.config import AXES
+
     path = params.root() / "params.yaml"
-    profiles = params.read()["profiles"]
-    params.known("profile", name, profiles)
+    raw = params.read()
+    params.known("profile", name, raw["profiles"])
     text = path.read_text()
-    for key, value in (("profile", name), *((k, profiles[name][k]) for k in ("datasets", "seeds"))):
-        shown = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else value
+    for key in ("profile", *AXES):
+        value = {"profile": name, **raw["profiles"][name]}.get(key, raw[key])
+        shown = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
+        shown = shown.removesuffix("...\n").strip()
         text = re.sub(rf"(?m)^{key}:.*$", f"{key}: {shown}", text, count=1)
         print(f"{key}: {shown}")
     path.write_text(text)

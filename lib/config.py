@@ -38,14 +38,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Threat:
-    """The threat model: `norm` Linf or L2, `eps` the radius for images in [0, 1]."""
+    """The threat model: `norm` Linf or L2, `eps` the radius for images in [0, 1].
+
+    Training may give each image its own radius: `eps` is then a tensor (N, 1, 1, 1), which is not checked here.
+    """
 
     norm: str
     eps: float
 
     def __post_init__(self):
         known("norm", self.norm, ("Linf", "L2"), "threat.norm of params.yaml")
-        if not 0 <= self.eps or (self.norm == "Linf" and self.eps > 1):
+        if isinstance(self.eps, float) and (not 0 <= self.eps or self.norm == "Linf" and self.eps > 1):
             raise ConfigError(f"threat.eps in params.yaml is {self.eps:g}: images lie in [0, 1], so a radius in Linf "
                               "is at most 1, such as 8/255, and none is below 0")
 
@@ -61,7 +64,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Train:
-    """SGD and its schedule, and the training adversary: `steps` of `step_size` x eps."""
+    """SGD and its schedule, and the training adversary: `steps` of `step_size` x eps.
+
+    trace: how many epochs lie between two looks at the test images, which change nothing (`lib.train.Trained`).
+    """
 
     epochs: int
     batch_size: int
@@ -72,6 +78,7 @@ class Train:
     augment: list
     steps: int
     step_size: float
+    trace: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,30 @@ class Landscape:
     points: int
     directions: int
     surface_points: int
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The removal experiment: how many classes are left out, one at a time (`lib.removal`)."""
+
+    classes: int
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The sweep of Temperature-PGD: the values of 1/T, each with `steps` of `step_size` x eps."""
+
+    inverse: list
+    steps: int
+    step_size: float
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What is given to the vulnerable classes: the strengths of `balanced` (trained) and of `offset` (fitted)."""
+
+    balanced: list
+    offset: list
 
 
 @dataclass(frozen=True)
@@ -120,6 +151,9 @@ class Config:
     attacks: dict = None
     evaluate: Evaluate = None
     landscape: Landscape = None
+    removal: Removal = None
+    temperature: Temperature = None
+    balance: Balance = None
     compute: Compute = None
     knobs: dict = field(default_factory=dict)
 
@@ -128,9 +162,11 @@ class Config:
         return folder(stage, profile=self.profile, dataset=self.dataset, method=self.method, seed=self.seed)
 
 
-SECTIONS = ("data", "threat", "model", "train", "attacks", "evaluate", "landscape", "compute", "knobs")
 _SCHEMA = {"data": Data, "threat": Threat, "model": Model, "train": Train, "evaluate": Evaluate,
-           "landscape": Landscape, "compute": Compute}
+           "landscape": Landscape, "removal": Removal, "temperature": Temperature, "balance": Balance,
+           "compute": Compute}
+SECTIONS = (*_SCHEMA, "attacks", "knobs")
+AXES = ("datasets", "methods", "seeds", "studies")  # what a profile may set, each in place of the top-level entry
 
 
 def home() -> Path:
@@ -168,17 +204,17 @@ def on_the_spot(stage: str, config: "Config", path: Path) -> None:
     print(f"stage {stage} of {config.method} has not run: a tiny one runs here")
 
 
-def axes(profile: str) -> dict[str, list]:
-    """The data sets, methods and seeds of a profile.
+def axes(profile: str) -> dict:
+    """What a profile runs: its datasets, methods and seeds, and in `studies` the methods of each study.
 
-    For the profile that params.yaml runs, its top-level lists; for another, those of `profiles`.
+    For the profile that params.yaml runs, its top-level entries; for another, those of `profiles`.
     """
     if os.environ.get(STAGE):
         return json.loads(Path(os.environ[STAGE]).read_text())["axes"]
     raw = read()
     known("profile", profile, raw["profiles"])
-    chosen = raw if raw["profile"] == profile else {"methods": raw["methods"], **raw["profiles"][profile]}
-    return {axis: list(chosen[axis]) for axis in ("datasets", "methods", "seeds")}
+    chosen = raw if raw["profile"] == profile else {**raw, **raw["profiles"][profile]}
+    return {axis: chosen[axis] for axis in AXES}
 
 
 def load(profile: str, dataset: str, method: str | None = None, seed: int | None = None) -> Config:
@@ -198,7 +234,7 @@ def resolve(profile: str, dataset: str, specs=()) -> dict[str, dict]:
     """All sections for one data set as plain dictionaries; of `knobs` only the parts of `specs`, if given."""
     raw = read()
     known("profile", profile, raw["profiles"])
-    scale = {k: v for k, v in raw["profiles"][profile].items() if k not in ("datasets", "seeds")}
+    scale = {k: v for k, v in raw["profiles"][profile].items() if k not in AXES}
     merged, dropped = {"knobs": raw["knobs"]}, set()
     for place, part in (("base", raw["base"]), (f"recipes.{dataset}", _recipe(raw["recipes"], dataset)),
                         (f"profiles.{profile}", scale)):

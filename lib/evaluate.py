@@ -34,9 +34,8 @@ TIERS = {
 
 def per_sample(model: nn.Module, images: Images | Files, attack: attacks.Attack | None, generator: torch.Generator,
                batch_size: int = 500) -> pd.DataFrame:
-    """One row an image under one attack (None: clean), in eval mode: columns index, label, predicted, loss, margin.
+    """One row an image under one attack (None: clean), in eval mode: columns index and those of `score`.
 
-    loss: cross-entropy; margin: the highest wrong logit less that of the label, positive where misclassified.
     Raises ConfigError for images, labels or a model that attacks cannot be run on; see `attacks.check`.
     """
     rows = []
@@ -49,10 +48,16 @@ def per_sample(model: nn.Module, images: Images | Files, attack: attacks.Attack 
 
 
 def score(model: nn.Module, x: Tensor, y: Tensor) -> pd.DataFrame:
-    """Columns label, predicted, loss and margin of images (N, C, H, W), as the model in its present mode sees them."""
+    """Columns label, predicted, loss, margin and peak of images (N, C, H, W), in the model's present mode.
+
+    loss: cross-entropy; margin: the highest wrong logit less that of the label, positive where misclassified. peak: the
+    variance of the class probabilities over its largest value, from 0 (all classes alike) to 1 (one class certain).
+    """
     logits = model(x)
+    squares = logits.softmax(1).square().sum(1)
+    classes = logits.shape[1]
     values = {"label": y, "predicted": logits.argmax(1), "loss": attacks.cross_entropy(logits, y),
-              "margin": attacks.margin(logits, y)}
+              "margin": attacks.margin(logits, y), "peak": (classes * squares - 1) / (classes - 1)}
     return pd.DataFrame({name: value.detach().cpu() for name, value in values.items()})
 
 

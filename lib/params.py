@@ -11,7 +11,7 @@ from typing import get_args
 import yaml
 
 LISTED = 40  # names in a message; ImageNet has a thousand classes
-TOP = ("profile", "datasets", "methods", "seeds", "base", "recipes", "knobs", "profiles")
+TOP = ("profile", "datasets", "methods", "seeds", "studies", "base", "recipes", "knobs", "profiles")
 
 
 class ConfigError(ValueError):

@@ -13,13 +13,16 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 
 import yaml
 
 from lib.config import SECTIONS, axes, resolve
-from lib.params import known, read, root
+from lib.params import ConfigError, known, read, root
+
+STUDIES = ("landscape", "removal", "temperature", "balance")  # stages that are run for some methods only
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ def instances() -> list[Instance]:
 
 
 def _values(axis, lists: dict) -> list:
-    """An axis of a matrix: a list, or '${name}' for a top-level value of params.yaml."""
+    """An axis of a matrix: a list, or '${name}' for a value of params.yaml."""
     def fill(text):
-        """The value that '${name}' stands for, or the text itself."""
-        named = re.fullmatch(r"\$\{(\w+)\}", str(text))
-        return lists[named[1]] if named else text
+        """The value that '${name}' or '${studies.name}' stands for, or the text itself."""
+        named = re.fullmatch(r"\$\{([\w.]+)\}", str(text))
+        return reduce(getitem, named[1].split("."), lists) if named else text
 
     return [fill(v) for v in axis] if isinstance(axis, list) else fill(axis)
 
@@ -87,7 +90,9 @@ def describe(instance: Instance) -> dict:
 def write(profile: str) -> int:
     """Check params.yaml, and write the code file of every instance of the profile. Returns how many there are."""
     known("profile", read()["profile"], read()["profiles"])
-    check_specs(axes(profile)["methods"])
+    run = axes(profile)
+    check_specs(run["methods"])
+    check_studies(run["studies"], run["methods"])
     every = [i for i in instances() if i.parameters["profile"] == profile]
     for instance in every:
         path = root() / instance.code
@@ -110,6 +115,17 @@ def check_specs(specs: list[str]) -> None:
                          for a in node.args.kwonlyargs]
             for key in knobs.get(part) or {}:
                 known("knob", key, arguments, f"knobs.{part} of params.yaml")
+
+
+def check_studies(studies: dict[str, list], methods: list[str]) -> None:
+    """Raise a ConfigError for a study that does not exist or is not given, or is of a method that is not run."""
+    for name in studies:
+        known("study", name, STUDIES, "studies of params.yaml")
+    for name in STUDIES:
+        if not studies.get(name):
+            raise ConfigError(f"studies.{name} in params.yaml names no method: give it at least one")
+        for method in studies[name]:
+            known("method", method, methods, f"studies.{name} of params.yaml")
 
 
 def code_cells(notebook: Path) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -22,18 +23,22 @@ VALIDATION_SEED = 1_000_000  # of the attack that picks the checkpoint: the same
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the history, a row an epoch, and the weights of the best and of the last epoch.
+    """What training leaves: the history, a row an epoch, the weights of the best and of the last epoch, and a trace.
 
     Best is the epoch with the highest accuracy on the validation images: under attack if the method trains with
-    an adversary, clean otherwise. The test images have no part in it.
+    an adversary, clean otherwise. The test images have no part in it. trace: what the network said of each test image
+    along the way, clean and under the training attack: `epoch` (E,), `label` (N,), `clean` and `attacked` (E, N).
+    Nothing is chosen by it.
     """
 
     history: pd.DataFrame
     states: dict[str, dict[str, Tensor]]
+    trace: dict[str, np.ndarray]
 
     def save(self, folder: Path) -> None:
-        """history.csv, best.pt and last.pt in `folder`."""
+        """history.csv, trace.npz, best.pt and last.pt in `folder`."""
         self.history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        np.savez_compressed(folder / "trace.npz", **self.trace)
         for name, state in self.states.items():
             torch.save(state, folder / f"{name}.pt")
 
@@ -53,7 +58,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
     per_epoch = max(1, len(data.train) // config.train.batch_size)
     total = config.train.epochs * per_epoch
     optimizer, scheduler = optimizer_and_schedule(config, model, total)
-    rows, states, best = [], {}, (-1.0,)
+    rows, traces, states, best = [], [], {}, (-1.0,)
     for epoch in range(1, config.train.epochs + 1):
         mean_loss = train_epoch(config, method, model, data.train, optimizer, scheduler, generator,
                                 start=(epoch - 1) / config.train.epochs)
@@ -63,11 +68,19 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
         score = (robust, clean) if method.attack else (clean, robust)
         if score > best:
             best, states["best"] = score, states["last"]
+        if epoch % config.train.trace == 0 or epoch == config.train.epochs:
+            traces.append((epoch, *predicted(config, model, data.test)))
         log(f"epoch {epoch}/{config.train.epochs}  loss {mean_loss:.3f}  "
             f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
         if not mean_loss < float("inf"):
             raise FloatingPointError(f"loss {mean_loss} in epoch {epoch}: lower train.lr (now {config.train.lr})")
-    return Trained(pd.DataFrame(rows), states)
+    for name, state in states.items():
+        model.load_state_dict(state)
+        method.finish(model, data.validation, compute.generator(VALIDATION_SEED, device))
+        states[name] = snapshot(model)
+    labels = data.test.y.cpu().numpy().astype(np.int16)
+    trace = dict(zip(("epoch", "clean", "attacked"), map(np.array, zip(*traces, strict=True)), strict=True))
+    return Trained(pd.DataFrame(rows), states, {"label": labels, **trace})
 
 
 def train_epoch(config: Config, method: Method, model: nn.Module, images: Images | Files, optimizer, scheduler,
@@ -80,7 +93,7 @@ def train_epoch(config: Config, method: Method, model: nn.Module, images: Images
     for i, (x, y) in enumerate(stream):
         moment = Moment(start + i / steps / config.train.epochs, generator)
         x_adv = method.attack(model, x, y, moment) if method.attack else x
-        closure = partial(method.loss, model, x, x_adv, y, moment)
+        closure = partial(mean_loss, method, model, x, x_adv, y, moment)
         with method.around(model, closure, moment):
             optimizer.zero_grad()
             loss = closure()
@@ -89,6 +102,11 @@ def train_epoch(config: Config, method: Method, model: nn.Module, images: Images
         scheduler.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
+
+
+def mean_loss(method: Method, *batch) -> Tensor:
+    """The method's loss, as a scalar."""
+    return method.loss(*batch).mean()
 
 
 def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
@@ -105,17 +123,23 @@ def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
     return optimizer, lr_scheduler.MultiStepLR(optimizer, milestones=[total // 2, total * 3 // 4], gamma=0.1)
 
 
-def validate(config: Config, model: nn.Module, images: Images | Files, batch_size: int = 500) -> tuple[float, float]:
+def validate(config: Config, model: nn.Module, images: Images | Files) -> tuple[float, float]:
     """Accuracy on the images, clean and under the training attack without its warm-up, in eval mode."""
+    labels = images.y.cpu().numpy()
+    clean, robust = ((said == labels).mean().item() for said in predicted(config, model, images))
+    return clean, robust
+
+
+def predicted(config: Config, model: nn.Module, images: Images | Files, batch_size: int = 500) -> list[np.ndarray]:
+    """What the model says of the images, clean and under the training attack: two arrays (N,)."""
     generator = compute.generator(VALIDATION_SEED, images.y.device)
-    hits = torch.zeros(2, device=images.y.device)
+    said = []
     with attacks.under_attack(model), torch.no_grad():
         for x, y in images.in_order(batch_size):
             x_adv = attacks.pgd(model, x, y, threat=config.threat, steps=config.train.steps,
                                 step_size=config.train.step_size, generator=generator)
-            hits += torch.stack([(model(z).argmax(1) == y).sum() for z in (x, x_adv)])
-    clean, robust = (hits / len(images)).tolist()
-    return clean, robust
+            said.append(torch.stack([model(z).argmax(1) for z in (x, x_adv)]))
+    return list(torch.cat(said, 1).cpu().numpy().astype(np.int16))
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -128,7 +152,8 @@ def load(config: Config, data: Dataset, device: torch.device) -> Trained:
     folder = config.folder("train")
     if (folder / "last.pt").exists():
         states = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in CHECKPOINTS}
-        return Trained(pd.read_csv(folder / "history.csv"), states)
+        with np.load(folder / "trace.npz") as trace:
+            return Trained(pd.read_csv(folder / "history.csv"), states, dict(trace))
     on_the_spot("train", config, folder / "last.pt")
     return fit(config, data, device, log=lambda line: None)
 

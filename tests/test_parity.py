@@ -77,7 +77,7 @@ def test_pgd_is_foolboxs_image_by_image(attacked, robust, norm):
         return attack.run(foolbox.PyTorchModel(m, bounds=(0, 1)), x, y, epsilon=t.eps)
 
     def ours(m, x, y, t):
-        return attacks.pgd(m, x, y, threat=t, steps=20, step_size=0.125, random_start=False, generator=None)
+        return attacks.pgd(m, x, y, threat=t, steps=20, step_size=0.125, start="image", generator=None)
 
     (a, passes), (b, others) = attacked(ours, threat), attacked(theirs, threat)
     assert (a != b).sum() <= 1 and 0.05 < a.float().mean() < 0.95

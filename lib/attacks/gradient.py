@@ -4,36 +4,45 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy, tempered
-from lib.attacks.threat import better, loss_and_gradient, project, step, under_attack, uniform_in_ball
+from lib.attacks.threat import better, loss_and_gradient, normal, project, step, under_attack, uniform_in_ball
 from lib.config import Threat
+from lib.params import known
+
+STARTS = {
+    "uniform": lambda x, threat, generator: project(x + uniform_in_ball(x, threat, generator), x, threat),
+    "near": lambda x, threat, generator: project(x + 0.001 * normal(x, generator), x, threat),
+    "image": lambda x, threat, generator: x.clone(),
+}
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, loss: Loss = cross_entropy,
          batchnorm: str = "eval", generator: torch.Generator | None = None) -> Tensor:
     """One step of length eps from x itself (Goodfellow et al. 2015; in L2 along the gradient)."""
-    return pgd(model, x, y, threat=threat, steps=1, step_size=1.0, loss=loss, random_start=False,
+    return pgd(model, x, y, threat=threat, steps=1, step_size=1.0, loss=loss, start="image",
                batchnorm=batchnorm, generator=generator)
 
 
 def noise(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, generator: torch.Generator) -> Tensor:
     """A random point of the ball: the control that any attack has to beat."""
-    return project(x + uniform_in_ball(x, threat, generator), x, threat)
+    return STARTS["uniform"](x, threat, generator)
 
 
 def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, step_size: float,
         generator: torch.Generator | None, loss: Loss = cross_entropy, restarts: int = 1,
-        random_start: bool = True, keep_best: bool = False, batchnorm: str = "eval") -> Tensor:
+        start: str = "uniform", keep_best: bool = False, batchnorm: str = "eval") -> Tensor:
     """Projected gradient descent (Madry et al. 2018), which ascends the loss.
 
-    x: (N, C, H, W) in [0, 1]; y: (N,). step_size: in units of eps. random_start: begin at a random point of the
-    ball. keep_best: return, for each image, the iterate of the highest loss instead of the last one; several
-    restarts always return the best of them. batchnorm: see `under_attack`.
-    Returns x_adv like x, within the ball of radius `threat.eps` around x and within [0, 1].
+    x: (N, C, H, W) in [0, 1]; y: (N,). step_size: in units of eps. start: 'uniform', a random point of the ball;
+    'near', normal noise of standard deviation 0.001 (TRADES); or the 'image' itself. keep_best: return, for each
+    image, the iterate of the highest loss instead of the last one; several restarts always return the best of them.
+    batchnorm: see `under_attack`. `threat.eps` may be one radius, or (N, 1, 1, 1): each image its own.
+    Returns x_adv like x, within the ball around x and within [0, 1].
     """
+    known("start", start, STARTS)
     best, highest = x.clone(), torch.full_like(y, -torch.inf, dtype=x.dtype)
     with under_attack(model, batchnorm):
         for _ in range(restarts):
-            x_adv = noise(model, x, y, threat=threat, generator=generator) if random_start else x.clone()
+            x_adv = STARTS[start](x, threat, generator)
             for _ in range(steps):
                 losses, gradient = loss_and_gradient(model, x_adv, y, loss)
                 if keep_best:
@@ -48,7 +57,7 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
 
 def temperature_pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, inverse_temperature: float,
                     stable: bool = True, steps: int, step_size: float, generator: torch.Generator | None,
-                    restarts: int = 1, random_start: bool = True, keep_best: bool = False) -> Tensor:
+                    restarts: int = 1, start: str = "uniform", keep_best: bool = False) -> Tensor:
     """PGD on the logits times 1/T (named by Tian et al. 2021): `losses.tempered` has its two forms, `pgd` the rest."""
     return pgd(model, x, y, threat=threat, steps=steps, step_size=step_size, generator=generator, restarts=restarts,
-               random_start=random_start, keep_best=keep_best, loss=tempered(inverse_temperature, stable))
+               start=start, keep_best=keep_best, loss=tempered(inverse_temperature, stable))

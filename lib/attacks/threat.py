@@ -105,6 +105,11 @@ def uniform_in_ball(x: Tensor, threat: Threat, generator: torch.Generator) -> Te
     known("norm", threat.norm, ("Linf", "L2"))
     if threat.norm == "Linf":
         return threat.eps * (2 * torch.rand(x.shape, generator=generator, device=x.device) - 1)
-    direction = torch.randn(x.shape, generator=generator, device=x.device)
+    direction = normal(x, generator)
     radius = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) ** (1 / x[0].numel())
     return threat.eps * radius * direction / norm2(direction)
+
+
+def normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise like x."""
+    return torch.randn(x.shape, generator=generator, device=x.device)

@@ -9,38 +9,54 @@ import importlib
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lib.config import Config
+from lib.config import Config, Threat
+from lib.data import Images
 from lib.params import ConfigError, known
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training stands: `progress` in [0, 1), and the generator that all randomness of training comes from."""
+    """Where training stands, and what add-ons ask for image by image.
+
+    progress: the share of training that is done, in [0, 1). generator: all randomness of training comes from it.
+    radius, beta: factors of eps and of the regulariser's weight, one number or (N,); 1 unless an add-on sets them.
+    """
 
     progress: float
     generator: torch.Generator
+    radius: float | Tensor = 1.0
+    beta: float | Tensor = 1.0
+
+    def threat(self, threat: Threat, warmup: float) -> Threat:
+        """The threat model of this step: eps grows linearly over the share `warmup` of training (ours; 0: at once)."""
+        share = min(1.0, self.progress / warmup) if warmup else 1.0
+        each = self.radius if isinstance(self.radius, float) else self.radius[:, None, None, None]
+        return replace(threat, eps=share * threat.eps * each)
 
 
 @dataclass(frozen=True)
 class Method:
-    """The four places in which methods of adversarial training differ.
+    """The places in which methods of adversarial training differ.
 
     network: builds the classifier from (model, shape, classes, statistics), the arguments of `lib.models.build`.
     attack: the training adversary (model, x, y, moment) -> x_adv, or None where the method trains on x itself.
-    loss: (model, x, x_adv, y, moment) -> a scalar.
-    around: (model, loss, moment) -> the context of the gradient step; `loss` there is the closure of the batch.
+    loss: (model, x, x_adv, y, moment) -> the loss of each image (N,); training descends their mean.
+    around: (model, loss, moment) -> the context of the gradient step; `loss` there is the closure of the batch, the
+    mean as a scalar.
+    finish: (model, images, generator) changes the trained classifier in place; `images` are the validation images.
     """
 
     network: Callable[..., nn.Module]
     attack: Callable[[nn.Module, Tensor, Tensor, Moment], Tensor] | None
     loss: Callable[[nn.Module, Tensor, Tensor, Tensor, Moment], Tensor]
     around: Callable[..., AbstractContextManager] = lambda model, loss, moment: nullcontext()
+    finish: Callable[[nn.Module, Images, torch.Generator], None] = lambda model, images, generator: None
 
 
 def available() -> list[str]:

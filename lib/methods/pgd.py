@@ -3,8 +3,6 @@
 min_w E[ max_{x' in B(x, eps)} l(f_w(x'), y) ]: the inner maximum by PGD, the outer minimum by SGD on its result.
 """
 
-from dataclasses import replace
-
 import torch.nn.functional as F
 
 from lib import attacks, models
@@ -23,12 +21,11 @@ def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
 
     def attack(model, x, y, moment):
         """PGD at the radius that the warm-up has reached."""
-        share = min(1.0, moment.progress / warmup) if warmup else 1.0
-        return attacks.pgd(model, x, y, threat=replace(threat, eps=share * threat.eps), steps=train.steps,
+        return attacks.pgd(model, x, y, threat=moment.threat(threat, warmup), steps=train.steps,
                            step_size=train.step_size, batchnorm=batchnorm, generator=moment.generator)
 
     def loss(model, x, x_adv, y, moment):
         """Cross-entropy on the adversarial examples alone."""
-        return F.cross_entropy(model(x_adv), y)
+        return F.cross_entropy(model(x_adv), y, reduction="none")
 
     return Method(network=models.build, attack=attack, loss=loss)

@@ -12,6 +12,6 @@ def objective(config: Config) -> Method:
 
     def loss(model, x, x_adv, y, moment):
         """Cross-entropy on the clean images."""
-        return F.cross_entropy(model(x), y)
+        return F.cross_entropy(model(x), y, reduction="none")
 
     return Method(network=models.build, attack=None, loss=loss)
