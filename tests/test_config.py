@@ -73,8 +73,8 @@ def test_types_of_values(kind, value, result):
 @pytest.mark.parametrize(("before", "after", "message"), [
     ("profile: default", "profile: defualt", "unknown profile 'defualt' (did you mean 'default'?); there are:"),
     ("datasets: [digits]", "datasets: [digit]", "unknown data set 'digit' (did you mean 'digits'?); there are:"),
-    ("methods: [standard, pgd]", "methods: [standard, pdg]", "unknown method 'pdg' in 'pdg' (did you mean 'pgd'?)"),
-    ("methods: [standard, pgd]", "methods: [pgd+apw]", "unknown method 'apw' in 'pgd+apw'; there are: pgd, standard"),
+    ("methods: [standard, pgd, ", "methods: [standard, pdg, ", "unknown method 'pdg' in 'pdg' (did you mean 'pgd'?)"),
+    ("methods: [standard, pgd, ", "methods: [standard, pgd+apw, ", "unknown method 'apw' in 'pgd+apw'; there are: "),
     ("epochs: 30, ", "epoch: 30, ", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
     ("epochs: 30, ", "epochs: many, ", "train.epochs in params.yaml is 'many', not int"),
     ("    momentum: 0.9\n", "", "section 'train' of params.yaml lacks momentum"),
@@ -114,13 +114,15 @@ def test_missing_input_names_its_command(project):
         config.on_the_spot("train", run, run.folder("train") / "last.pt")
 
 
-def test_profile_command_changes_three_lines(project):
+def test_profile_command_changes_what_the_profile_sets(project):
     before = (project / "params.yaml").read_text().splitlines()
     assert commands.main(["profile", "smoke"]) == 0
     after = (project / "params.yaml").read_text().splitlines()
     changed = [b for a, b in zip(before, after, strict=True) if a != b]
-    assert changed == ["profile: smoke", "seeds: [0]"]
-    assert config.axes("smoke") == {"datasets": ["digits"], "methods": ["standard", "pgd"], "seeds": [0]}
+    studies = {"landscape": ["standard", "pgd"], "removal": ["pgd"], "temperature": ["pgd"], "balance": ["pgd"]}
+    assert [line.split(":")[0] for line in changed] == ["profile", "methods", "seeds", "studies"]
+    expected = {"datasets": ["digits"], "methods": ["standard", "pgd", "pgd+balanced"], "seeds": [0]}
+    assert config.axes("smoke") == {**expected, "studies": studies}
 
 
 def test_unknown_command_prints_the_help(capsys):

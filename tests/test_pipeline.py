@@ -85,11 +85,11 @@ def test_nothing_left_to_do_takes_seconds(clone):
 def test_prose_reruns_nothing_and_figures_only_redraw(clone, edit):
     edit(clone / "notebooks/pipeline/02_train.ipynb", "How is a network trained", "In what way is a network trained")
     assert ran(call(clone, "dvc", "repro")) == {"code"}
-    edit(clone / "lib/figures.py", '"grid.alpha": 0.3', '"grid.alpha": 0.5')
+    edit(clone / "lib/figures/style.py", '"grid.alpha": 0.3', '"grid.alpha": 0.5')
     before = (clone / "results/smoke/figures/digits-classes.svg").read_bytes()
     assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "papers", "report"}
     assert (clone / "results/smoke/figures/digits-classes.svg").read_bytes() != before
-    edit(clone / "lib/figures.py", '"grid.alpha": 0.5', '"grid.alpha": 0.3')
+    edit(clone / "lib/figures/style.py", '"grid.alpha": 0.5', '"grid.alpha": 0.3')
     edit(clone / "notebooks/pipeline/02_train.ipynb", "In what way is a network trained", "How is a network trained")
     output = call(clone, "dvc", "repro")
     assert "is cached - skipping run" in output

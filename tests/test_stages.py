@@ -38,7 +38,7 @@ def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
 
 @pytest.mark.parametrize(("file", "before", "after", "expected"), [
     ("notebooks/pipeline/02_train.ipynb", "trained.save(out)", "trained.save(out); done = 1", {"train"}),
-    ("lib/figures.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "papers", "report"}),
+    ("lib/figures/style.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "papers", "report"}),
     ("lib/landscape.py", "distance: float = 0.5", "distance: float = 0.4", {"landscape", "report"}),
     ("lib/evaluate.py", '"clean", "worst', '"none", "worst', {"attack", "classwise", "parity", "report"}),
     ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", {"report"}),

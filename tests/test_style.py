@@ -80,7 +80,7 @@ def test_the_science_is_below_the_story():
         found = {a.name for n in nodes if n.module == "lib" for a in n.names}
         return found | {n.module.split(".")[1] for n in nodes if (n.module or "").startswith("lib.")} - {name}
     assert imports("figures") == imports("params") == imports("stats") == set()
-    assert imports("config") == {"params"} and imports("stages") == {"config", "params"}
+    assert imports("config") == {"params", "sections"} and imports("stages") == {"config", "params"}
     assert imports("notebook") == {"config", "params", "stages"}
     assert imports("attacks") <= {"config", "params"} and imports("models") <= {"config", "params"}
     assert imports("data") == {"augment", "config", "params"} and imports("sources") == {"config", "data", "params"}

@@ -1,11 +1,6 @@
-"""Figures from arrays: one style, one colour a method, the same bytes each time.
-
-Functions take numbers and return a matplotlib figure; they know nothing of files, models or params.yaml.
-Accuracies are given in [0, 1] and shown in percent.
-"""
+"""Learning curves, classes, the trade-off, landscapes, attacks."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -14,63 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-# Okabe and Ito's eight colours, which colour-blind readers can tell apart; black last.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-WIDTH = 7.0  # inches: a page's text width
-
-
-def use_style() -> None:
-    """The look of every figure. Call it once, after the imports."""
-    sns.set_theme(context="paper", style="ticks", palette=OKABE_ITO)
-    mpl.rcParams.update({
-        "figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
-        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest",
-        "svg.hashsalt": "companion",
-    })
-
-
-def save(figure: Figure, path: Path, title: str = "") -> None:
-    """Write a figure as SVG, without a date, so that equal figures are equal files.
-
-    title: what a reader who sees the figure alone has to know: data set, threat model, seeds.
-    """
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-
-
-def looks(methods: Sequence[str]) -> dict[str, dict]:
-    """Colour and marker of each method by its place in the list, as keyword arguments for `plot`."""
-    return {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for i, m in enumerate(methods)}
-
-
-def images(pictures: np.ndarray, titles: Sequence[str] | None = None, columns: int = 10, signed: bool = False,
-           rows: Sequence[str] = (), size: float = 0.75) -> Figure:
-    """A grid of images (N, H, W) or (N, H, W, 3) in [0, 1], or, if signed, of maps around 0 scaled one by one.
-
-    titles: one above each image. rows: a label left of each row.
-    """
-    lines = -(-len(pictures) // columns)
-    height = size * lines * (1.3 if titles is not None else 1.05)
-    figure, axes = plt.subplots(lines, columns, figsize=(size * columns + 0.6 * bool(rows), height), squeeze=False)
-    for i, ax in enumerate(axes.flat):
-        ax.set(xticks=[], yticks=[])
-        ax.grid(False)
-        sns.despine(ax=ax, left=True, bottom=True)
-        if i >= len(pictures):
-            ax.set_visible(False)
-            continue
-        limit = np.abs(pictures[i]).max() or 1
-        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
-        ax.imshow(pictures[i], **style)
-        if titles is not None:
-            ax.set_title(titles[i], loc="center", fontsize=8, pad=2)
-        if rows and i % columns == 0:
-            ax.set_ylabel(rows[i // columns], rotation=0, ha="right", va="center")
-    return figure
+from lib.figures.style import WIDTH, looks
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]], attack: str) -> Figure:

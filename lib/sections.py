@@ -1,0 +1,130 @@
+"""The sections of params.yaml: what each value means, and its type."""
+
+from dataclasses import dataclass
+
+from lib.params import ConfigError, known
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images are used, in what form, and how they are split (`lib.sources.splits`).
+
+    source: the data set that is read, None for the one that the run is named after. classes, without, limit,
+    fraction: which of its images; validation: the share of the training images that chooses the checkpoint; seed
+    of all these choices. size: pixels of a side, None for the images as they are. stream: read from disk in batches.
+    """
+
+    source: str | None
+    classes: int | list | None
+    without: list
+    limit: int | None
+    fraction: float
+    validation: float
+    seed: int
+    size: int | None
+    stream: bool
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The threat model: `norm` Linf or L2, `eps` the radius for images in [0, 1].
+
+    Training may give each image its own radius: `eps` is then a tensor (N, 1, 1, 1), which is not checked here.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self):
+        known("norm", self.norm, ("Linf", "L2"), "threat.norm of params.yaml")
+        if isinstance(self.eps, float) and (not 0 <= self.eps or self.norm == "Linf" and self.eps > 1):
+            raise ConfigError(f"threat.eps in params.yaml is {self.eps:g}: images lie in [0, 1], so a radius in Linf "
+                              "is at most 1, such as 8/255, and none is below 0")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network: a name of `lib.models.NETWORKS`, its width in channels and a name of `lib.models.ACTIVATIONS`."""
+
+    name: str
+    width: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """SGD and its schedule, and the training adversary: `steps` of `step_size` x eps.
+
+    trace: how many epochs lie between two looks at the test images, which change nothing (`lib.train.Trained`).
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    augment: list
+    steps: int
+    step_size: float
+    trace: int
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The attack of the main table, the tier of the strongest one, and how many training images are attacked too."""
+
+    headline: str
+    tier: str
+    training_images: int
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """Weight-space landscape: PGD of `steps` x `step_size` anew at each of the points of curves and surfaces."""
+
+    images: int
+    steps: int
+    step_size: float
+    span: float
+    points: int
+    directions: int
+    surface_points: int
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The removal experiment: how many classes are left out, one at a time (`lib.removal`)."""
+
+    classes: int
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The sweep of Temperature-PGD: the values of 1/T, each with `steps` of `step_size` x eps."""
+
+    inverse: list
+    steps: int
+    step_size: float
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What is given to the vulnerable classes: the strengths of `balanced` (trained) and of `offset` (fitted)."""
+
+    balanced: list
+    offset: list
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where to compute: `device` auto, cpu or cuda; `threads` of the CPU; `workers` that read streamed images."""
+
+    device: str
+    threads: int
+    workers: int
+
+
+SCHEMA = {"data": Data, "threat": Threat, "model": Model, "train": Train, "evaluate": Evaluate,
+           "landscape": Landscape, "removal": Removal, "temperature": Temperature, "balance": Balance,
+           "compute": Compute}
