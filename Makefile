@@ -1,12 +1,18 @@
 # Every target prepares .venv by itself; in an active conda environment use `dvc repro` and `pytest` directly.
 PYTHON ?= python3
 VENV   ?= .venv
+JOBS   ?= 2
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: repro smoke test lab env lock
-repro: env            # every figure of the profile named in params.yaml
-	dvc repro
+# Every figure of the profile named in params.yaml: `dvc repro`, but the runs of a stage, which do not depend on one
+# another, go JOBS at a time. On a GPU use JOBS=1.
+repro: env
+	@dvc repro -q code
+	@export JOBS=$(JOBS); for stage in $$(dvc stage list --name-only | sed 's/@.*//' | uniq); do \
+	  dvc stage list --name-only | grep "^$$stage@" | xargs -P $(JOBS) -n 1 dvc repro -q -s || exit 1; done
+	@dvc repro
 	@python -m lib figures
 
 smoke: env            # the whole pipeline, tiny, in a copy of this tree: about two minutes

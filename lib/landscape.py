@@ -1,12 +1,10 @@
 """The loss landscape around a model's weights: how fast does the adversarial loss rise when the weights move?
 
 g(alpha) = mean_i max_{x' in B(x_i, eps)} l(f_{w + alpha d}(x'), y_i) along a filter-normalised direction d, with the
-adversarial examples made anew at each point (after Wu et al. 2020; directions after Li et al. 2018). Only
-weights of two or more dimensions move: biases and BatchNorm keep the values they have at w.
+adversarial examples made anew at each point (after Wu et al. 2020; directions after Li et al. 2018).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,40 +13,7 @@ from torch import Tensor, nn
 from lib import attacks, compute, data, train
 from lib.config import Config, on_the_spot
 from lib.data import Dataset
-
-Direction = dict[str, Tensor]
-
-
-def filter_normalised_direction(model: nn.Module, generator: torch.Generator) -> Direction:
-    """A Gaussian direction whose every filter has the norm of the model's filter (Li et al. 2018).
-
-    A filter is a slice of a weight along its first axis. Returns a tensor for each weight of two or more dimensions.
-    """
-    direction = {}
-    for name, weight in _weights(model):
-        d = torch.randn(weight.shape, generator=generator, device=weight.device)
-        scale = weight.flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1).clamp_min(1e-10)
-        direction[name] = d * scale.view(-1, *[1] * (weight.dim() - 1))
-    return direction
-
-
-def _weights(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, p.detach()) for name, p in model.named_parameters() if p.dim() > 1]
-
-
-@contextmanager
-def moved(model: nn.Module, *steps: tuple[float, Direction]) -> Iterator[None]:
-    """The model at w + sum of alpha * d over the steps (alpha, d); w comes back bit for bit."""
-    weights = _weights(model)
-    before = [weight.clone() for _, weight in weights]
-    try:
-        for alpha, direction in steps:
-            for name, weight in weights:
-                weight.add_(direction[name], alpha=alpha)
-        yield
-    finally:
-        for (_, weight), value in zip(weights, before, strict=True):
-            weight.copy_(value)
+from lib.weights import Direction, filter_normalised, moved
 
 
 def adversarial_loss(config: Config, model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 500) -> float:
@@ -95,7 +60,7 @@ def explore(config: Config, dataset: Dataset, trained: train.Trained, device: to
     model = train.model(config, trained, "last", dataset, device)
     x, y = dataset.train.first(numbers.images).floats()
     generator = compute.generator(config.seed, device)
-    directions = [filter_normalised_direction(model, generator) for _ in range(max(2, numbers.directions))]
+    directions = [filter_normalised(model, generator) for _ in range(max(2, numbers.directions))]
     alphas = np.linspace(-numbers.span, numbers.span, numbers.points)
     grid = np.linspace(-numbers.span, numbers.span, numbers.surface_points)
     curves = []

@@ -62,14 +62,15 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
     for epoch in range(1, config.train.epochs + 1):
         mean_loss = train_epoch(config, method, model, data.train, optimizer, scheduler, generator,
                                 start=(epoch - 1) / config.train.epochs)
-        clean, robust = validate(config, model, data.validation)
+        deployed = method.deploy(model)
+        clean, robust = validate(config, deployed, data.validation)
         rows.append({"epoch": epoch, "loss": mean_loss, "clean": clean, "robust": robust})
-        states["last"] = snapshot(model)
+        states["last"] = snapshot(deployed)
         score = (robust, clean) if method.attack else (clean, robust)
         if score > best:
             best, states["best"] = score, states["last"]
         if epoch % config.train.trace == 0 or epoch == config.train.epochs:
-            traces.append((epoch, *predicted(config, model, data.test)))
+            traces.append((epoch, *predicted(config, deployed, data.test)))
         log(f"epoch {epoch}/{config.train.epochs}  loss {mean_loss:.3f}  "
             f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
         if not mean_loss < float("inf"):
@@ -94,11 +95,11 @@ def train_epoch(config: Config, method: Method, model: nn.Module, images: Images
         moment = Moment(start + i / steps / config.train.epochs, generator)
         x_adv = method.attack(model, x, y, moment) if method.attack else x
         closure = partial(mean_loss, method, model, x, x_adv, y, moment)
+        optimizer.zero_grad()
         with method.around(model, closure, moment):
-            optimizer.zero_grad()
             loss = closure()
             loss.backward()
-            optimizer.step()
+        optimizer.step()
         scheduler.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()

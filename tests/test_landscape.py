@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib import attacks, compute, landscape
+from lib import attacks, compute, landscape, weights
 
 
 @pytest.fixture
 def direction(model):
-    return landscape.filter_normalised_direction(model, compute.generator(0))
+    return weights.filter_normalised(model, compute.generator(0))
 
 
 def test_every_filter_has_the_norm_of_the_models(model, direction):
@@ -24,12 +24,12 @@ def test_every_filter_has_the_norm_of_the_models(model, direction):
 
 def test_weights_come_back_bit_for_bit(model, direction):
     before = copy.deepcopy(model.state_dict())
-    with landscape.moved(model, (0.3, direction), (1e-9, direction)):
+    with weights.moved(model, (0.3, direction), (1e-9, direction)):
         moved = model.state_dict()
         assert all(torch.equal(moved[k], v) == (k not in direction) for k, v in before.items())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(ZeroDivisionError):
-        with landscape.moved(model, (0.3, direction)):
+        with weights.moved(model, (0.3, direction)):
             raise ZeroDivisionError
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -54,7 +54,7 @@ def test_curve_agrees_with_a_plain_implementation(cfg, digits, model, direction)
 
 def test_surface_contains_its_curves(cfg, digits, model, direction):
     x, y = digits.train.first(16).floats()
-    second = landscape.filter_normalised_direction(model, compute.generator(1))
+    second = weights.filter_normalised(model, compute.generator(1))
     grid = np.array([-1.0, 0.0, 1.0])
     surface = landscape.surface(cfg, model, x, y, (direction, second), grid)
     assert surface[:, 1] == pytest.approx(landscape.curve(cfg, model, x, y, direction, grid), rel=1e-6)
@@ -66,7 +66,7 @@ def test_fixed_examples_underestimate(cfg, digits, model, direction):
     x, y = digits.train.first(64).floats()
     model.eval()
     fixed = attacks.pgd(model, x, y, threat=cfg.threat, steps=10, step_size=0.25, generator=compute.generator(0))
-    with landscape.moved(model, (1.0, direction)), torch.no_grad():
+    with weights.moved(model, (1.0, direction)), torch.no_grad():
         held = attacks.cross_entropy(model(fixed), y).mean().item()
     assert landscape.curve(cfg, model, x, y, direction, np.array([1.0]))[0] > held
 

@@ -1,7 +1,7 @@
 """What a claim is, what it is judged on, and the rule of verdicts."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,19 @@ SEEDS = 3  # fewer say nothing of training noise
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the claims of one data set are judged on: the per-sample table of all runs, and its headline attack."""
+    """What the claims of one data set are judged on: per-sample tables, and the names to read them by.
+
+    table: of all runs (`lib.evaluate`); headline: its headline attack; strongest: its tier. superclasses: the group of
+    each class, or None. studies: for each study (removal, temperature, balance) its per-sample tables of all runs, with
+    columns method and seed. norms: columns method, seed, label and norm, of the rows of the last layer.
+    """
 
     table: pd.DataFrame
     headline: str
+    strongest: str = ""
+    superclasses: list[str] | None = None
+    studies: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    norms: pd.DataFrame | None = None
 
     def rows(self, method: str, attack: str, split: str = "test", checkpoint: str = "last") -> pd.DataFrame:
         """The rows of one method under one attack, or the worst case over all, every seed, with a column `hit`."""
@@ -33,7 +42,8 @@ class Claim:
 
     source: 'READ: <where>' if it was read in a paper, 'ours' otherwise. figure: the figure (its name without the
     data set) or table where a reader sees it. methods: those that it compares. rule: evidence -> an estimate (mean,
-    low, high, n seeds, images) with a verdict.
+    low, high, n seeds, images) with a verdict. needs: what else has to be there: 'superclasses', 'norms', or a study,
+    with its runs of all `methods`. attacks: those that the table has to have.
     """
 
     id: str
@@ -42,6 +52,19 @@ class Claim:
     figure: str
     methods: tuple[str, ...]
     rule: Callable[[Evidence], dict]
+    needs: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+
+    def applies(self, evidence: Evidence) -> bool:
+        """Whether all that the claim is about was run."""
+        def there(need: str) -> bool:
+            """One of `needs`."""
+            if need in ("superclasses", "norms"):
+                return getattr(evidence, need) is not None
+            return need in evidence.studies and set(evidence.studies[need].method).issuperset(self.methods)
+
+        return (set(evidence.table.method).issuperset(self.methods) and all(map(there, self.needs))
+                and set(evidence.table.attack).issuperset(self.attacks))
 
     def row(self, evidence: Evidence) -> dict:
         """The claim and what the evidence says of it, as one row of a table."""
@@ -94,3 +117,21 @@ def _less(a: dict, b: dict) -> dict:
     mean = a["mean"] - b["mean"]
     return {"low": mean - np.hypot(a["mean"] - a["low"], b["high"] - b["mean"]),
             "high": mean + np.hypot(a["high"] - a["mean"], b["mean"] - b["low"])}
+
+
+def of_classes(statistic: Callable[..., np.ndarray], *rows: pd.DataFrame,
+               within: tuple[float, float] = (-np.inf, np.inf)) -> dict:
+    """A statistic of class accuracies, of one or more sets of rows on the same images: mean over seeds, low, high, n.
+
+    statistic: as in `stats.bootstrap`. The interval is the wider of two at each end: Student's t over seeds, and the
+    mean over seeds of the bootstrap over images, as if all seeds erred alike on the images that they share.
+    """
+    values, bounds = [], []
+    for seed in sorted(set.intersection(*(set(r.seed) for r in rows))):
+        each = [r[r.seed == seed].set_index("index").sort_index() for r in rows]
+        found = stats.bootstrap(statistic, each[0].label, *(r.hit for r in each), within=within)
+        values.append(found["mean"])
+        bounds.append((found["low"], found["high"]))
+    over, (low, high) = stats.over_seeds(values, within=within), np.mean(bounds, axis=0)
+    return {**over, "low": np.minimum(over["low"], low), "high": np.maximum(over["high"], high),
+            "images": rows[0]["index"].nunique()}

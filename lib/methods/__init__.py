@@ -47,8 +47,9 @@ class Method:
     network: builds the classifier from (model, shape, classes, statistics), the arguments of `lib.models.build`.
     attack: the training adversary (model, x, y, moment) -> x_adv, or None where the method trains on x itself.
     loss: (model, x, x_adv, y, moment) -> the loss of each image (N,); training descends their mean.
-    around: (model, loss, moment) -> the context of the gradient step; `loss` there is the closure of the batch, the
-    mean as a scalar.
+    around: (model, loss, moment) -> the context in which the gradient is taken; `loss` there is the closure of the
+    batch, the mean as a scalar.
+    deploy: model -> the classifier that training would hand over now, which is validated and kept.
     finish: (model, images, generator) changes the trained classifier in place; `images` are the validation images.
     """
 
@@ -56,6 +57,7 @@ class Method:
     attack: Callable[[nn.Module, Tensor, Tensor, Moment], Tensor] | None
     loss: Callable[[nn.Module, Tensor, Tensor, Tensor, Moment], Tensor]
     around: Callable[..., AbstractContextManager] = lambda model, loss, moment: nullcontext()
+    deploy: Callable[[nn.Module], nn.Module] = lambda model: model
     finish: Callable[[nn.Module, Images, torch.Generator], None] = lambda model, images, generator: None
 
 

@@ -1,0 +1,49 @@
+"""EMA, an exponential moving average of the weights along training, is what is deployed. The cheapest strong rival.
+
+After weight averaging as robust training uses it (Rebuffi et al. 2021, "Fixing data augmentation to improve adversarial
+robustness"); the ramp and the averaged BatchNorm statistics are ours.
+"""
+
+import copy
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from lib.config import Config
+from lib.methods import Method
+from lib.params import ConfigError
+
+
+def add_on(method: Method, config: Config, *, decay: float) -> Method:
+    """The objective trains as ever; validated, kept and attacked is the average of its weights.
+
+    decay: of the average at each step. Early on it is less, (1 + t) / (10 + t) at step t, so that the first weights
+    are soon forgotten. BatchNorm's statistics are averaged with the weights.
+    """
+    if not 0 <= decay < 1:
+        raise ConfigError(f"knobs.ema.decay in params.yaml is {decay:g}: it lies in [0, 1)")
+    average, taken = {}, 0
+
+    def towards(state, steps):
+        """The average after `state`, the `steps`-th one, is taken in."""
+        share = 1 - min(decay, steps / (9 + steps))
+        return {name: torch.lerp(average.get(name, value), value, share) if value.is_floating_point() else value.clone()
+                for name, value in state.items()}
+
+    @contextmanager
+    def around(model, loss, moment):
+        """Takes in the weights that the step before has left."""
+        nonlocal average, taken
+        taken += 1
+        average = towards({name: value.detach() for name, value in model.state_dict().items()}, taken)
+        with method.around(model, loss, moment):
+            yield
+
+    def deploy(model):
+        """A copy of the classifier, at the average."""
+        averaged = copy.deepcopy(method.deploy(model))
+        averaged.load_state_dict(towards(averaged.state_dict(), taken + 1))
+        return averaged
+
+    return replace(method, around=around, deploy=deploy)
