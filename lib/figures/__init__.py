@@ -12,7 +12,7 @@ from lib.figures.spine import (
     learning_curves,
     trade_off,
 )
-from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, images, looks, save, use_style
+from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, images, label_ends, looks, save, use_style
 
-__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "images",
+__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "images", "label_ends",
            "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "save", "trade_off", "use_style"]

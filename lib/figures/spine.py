@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lib.figures.style import WIDTH, looks
+from lib.figures.style import WIDTH, label_ends, looks
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]], attack: str) -> Figure:
@@ -73,19 +73,27 @@ def trade_off(points: Mapping[str, tuple[np.ndarray, np.ndarray]], clean: Mappin
               robust: Mapping[str, Mapping], attack: str) -> Figure:
     """Clean against robust accuracy: each seed a small point, each method its mean with intervals over seeds.
 
-    points: for each method (clean, robust) over seeds; clean, robust: mean, low, high (nan: no interval).
+    points: for each method (clean, robust) over seeds; clean, robust: mean, low, high (nan: no interval). With more
+    than three methods a second panel shows those closer that are at least half as robust as the best.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH * 0.6, 3))
-    for method, look in looks(list(points)).items():
-        x, y = clean[method], robust[method]
-        ax.plot(*points[method], ".", ms=4, color=look["color"], alpha=0.5)
-        ax.errorbar(x["mean"], y["mean"], xerr=_bars(x), yerr=_bars(y), fmt=look["marker"], ms=7, capsize=2,
-                    color=look["color"])
-        ax.annotate(method, (x["mean"], y["mean"]), xytext=(8, 6), textcoords="offset points", color=look["color"])
-    ax.set(xlabel="clean accuracy", ylabel=f"accuracy under {attack}", ylim=(-0.03, 1))
-    ax.margins(x=0.25)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    best = max(robust[m]["mean"] for m in points)
+    close = [m for m in points if robust[m]["mean"] >= best / 2]
+    panels = [list(points)] + [close] * (len(points) > 3)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3), squeeze=False)
+    for ax, methods in zip(axes.flat, panels, strict=True):
+        for method, look in looks(list(points)).items():
+            if method not in methods:
+                continue
+            x, y = clean[method], robust[method]
+            ax.plot(*points[method], ".", ms=4, color=look["color"], alpha=0.5)
+            ax.errorbar(x["mean"], y["mean"], xerr=_bars(x), yerr=_bars(y), fmt=look["marker"], ms=7, capsize=2,
+                        color=look["color"], label=method)
+        ax.set(xlabel="clean accuracy", title="closer" if len(panels) == 2 and methods is close else "")
+        ax.margins(x=0.15, y=0.15)
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0, 0].set(ylabel=f"accuracy under {attack}", ylim=(-0.03, 1))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
@@ -130,15 +138,17 @@ def landscape_surfaces(grid: np.ndarray, surfaces: Mapping[str, np.ndarray]) -> 
 
 def attack_accuracy(attacks: Sequence[str], accuracy: Mapping[str, np.ndarray]) -> Figure:
     """Accuracy under each attack: for each method (seeds, attacks) in [0, 1], the mean as a line, seeds as dots."""
-    figure, ax = plt.subplots(figsize=(WIDTH * 0.85, 3))
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.85, 3.2))
+    ends, colors = {}, {}
     for method, look in looks(list(accuracy)).items():
         values = accuracy[method]
         ax.plot(range(len(attacks)), values.mean(0), "-", color=look["color"], marker=look["marker"], ms=5, lw=1)
         for of_seed in values:
             ax.plot(range(len(attacks)), of_seed, ".", ms=3, color=look["color"], alpha=0.6)
-        ax.annotate(f"{method} {values[:, -1].mean():.0%}", (len(attacks) - 1, values[:, -1].mean()), xytext=(7, 0),
-                    textcoords="offset points", va="center", color=look["color"], annotation_clip=False)
+        text = f"{method} {values[:, -1].mean():.0%}"
+        ends[text], colors[text] = values[:, -1].mean(), look["color"]
     ax.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right")
     ax.set(ylabel="accuracy", ylim=(-0.03, 1.05))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
+    label_ends(ax, len(attacks) - 1, ends, colors)
     return figure

@@ -1,16 +1,17 @@
 """One style, one colour a method, the same bytes each time; and grids of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's eight colours, which colour-blind readers can tell apart; black last.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+# Okabe and Ito's eight colours, which colour-blind readers can tell apart; yellow, faint on white, last.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 7.0  # inches: a page's text width
 
@@ -40,6 +41,24 @@ def save(figure: Figure, path: Path, title: str = "") -> None:
 def looks(methods: Sequence[str]) -> dict[str, dict]:
     """Colour and marker of each method by its place in the list, as keyword arguments for `plot`."""
     return {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for i, m in enumerate(methods)}
+
+
+def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
+    """Write each text right of x at its height, moved apart where two would overlap.
+
+    ends: text -> height in data units. colors: text -> colour. gap: the least distance, as a share of the axis.
+    """
+    low, high = ax.get_ylim()
+    order = sorted(ends, key=ends.get)
+    places = np.array([(ends[text] - low) / (high - low) for text in order])
+    for _ in range(200):
+        for i in range(len(places) - 1):
+            missing = gap - (places[i + 1] - places[i])
+            if missing > 1e-6:
+                places[i], places[i + 1] = places[i] - missing / 2, places[i + 1] + missing / 2
+    for text, place in zip(order, low + places * (high - low), strict=True):
+        ax.annotate(text, (x, place), xytext=(7, 0), textcoords="offset points", va="center", color=colors[text],
+                    annotation_clip=False)
 
 
 def images(pictures: np.ndarray, titles: Sequence[str] | None = None, columns: int = 10, signed: bool = False,
