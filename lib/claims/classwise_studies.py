@@ -1,0 +1,102 @@
+"""Claims of the class-wise paper that have an experiment of their own: Temperature-PGD and help for the weakest class.
+
+As in `lib.claims.classwise`: a source says what was read. Temperatures and strengths were chosen on validation images.
+"""
+
+import numpy as np
+import pandas as pd
+
+from lib import balance, temperature
+from lib.claims.classwise import ABSTRACT
+from lib.claims.rules import Claim, Evidence, difference, judge, of_classes
+
+
+def _tempered(evidence: Evidence, method: str, attack: str) -> pd.DataFrame:
+    """The test images of a method under an attack of 09_temperature, 'temperature' at each seed's chosen 1/T."""
+    table = evidence.studies["temperature"]
+    runs = []
+    for _, run in table[table.method == method].groupby("seed"):
+        rows = run[(run.split == "test") & (run.attack == attack)]
+        if attack == "temperature":
+            rows = rows[rows.inverse_temperature == temperature.chosen(run)]
+        runs.append(rows.assign(hit=rows.label == rows.predicted))
+    return pd.concat(runs)
+
+
+def stronger_than(other: str, method: str = "pgd"):
+    """The rule that Temperature-PGD leaves less right than `other`, of as many steps: the difference above 0."""
+    def rule(evidence: Evidence) -> dict:
+        """Accuracy under the other attack less that under Temperature-PGD."""
+        found = difference(_tempered(evidence, method, other), _tempered(evidence, method, "temperature"))
+        return {**found, "verdict": judge(found, above=0)}
+    return rule
+
+
+def most_where_flat(evidence: Evidence) -> dict:
+    """What Temperature-PGD takes beyond PGD: from pgd+he less from pgd, above 0."""
+    gains = [difference(_tempered(evidence, m, "pgd"), _tempered(evidence, m, "temperature")) for m in ("pgd+he", "pgd")]
+    he, pgd = gains
+    mean = he["mean"] - pgd["mean"]
+    low = mean - np.hypot(he["mean"] - he["low"], pgd["high"] - pgd["mean"])
+    high = mean + np.hypot(he["high"] - he["mean"], pgd["mean"] - pgd["low"])
+    found = {**pgd, "mean": mean, "low": low, "high": high}
+    return {**found, "verdict": judge(found, above=0)}
+
+
+def wider_disparity(evidence: Evidence) -> dict:
+    """Standard deviation over the classes of pgd: under Temperature-PGD less under PGD, above 0."""
+    found = of_classes(lambda a, b: a.std(-1) - b.std(-1), _tempered(evidence, "pgd", "temperature"),
+                       _tempered(evidence, "pgd", "pgd"), within=(-1, 1))
+    return {**found, "verdict": judge(found, above=0)}
+
+
+def _helped(evidence: Evidence, defence: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The test images under the strong attack of 10_balance: with a defence at each seed's chosen strength, and without."""
+    table = evidence.studies["balance"]
+    table = table[(table.method == "pgd") & (table.split == "test") & (table.attack == "strong")]
+    table = table.assign(hit=table.label == table.predicted)
+    chosen = []
+    for seed, run in evidence.studies["balance"].query("method == 'pgd'").groupby("seed"):
+        strength = balance.chosen(run, defence)
+        chosen.append(table[(table.seed == seed) & (table.strength == strength)
+                            & (table.defence == (defence if strength else "none"))])
+    return pd.concat(chosen), table[table.defence == "none"]
+
+
+def helps(defence: str, statistic, *, above: float | None = None, below: float | None = None):
+    """The rule that a statistic of the class accuracies moves, with the defence less without it."""
+    def rule(evidence: Evidence) -> dict:
+        """The change, of the mean over seeds."""
+        found = of_classes(lambda a, b: statistic(a) - statistic(b), *_helped(evidence, defence), within=(-1, 1))
+        return {**found, "verdict": judge(found, above=above, below=below)}
+    return rule
+
+
+def _lowest(a: np.ndarray) -> np.ndarray:
+    return a.min(-1)
+
+
+def _variance(a: np.ndarray) -> np.ndarray:
+    return a.var(-1)
+
+
+CHANGES = f"{ABSTRACT}, of changes in the training and inference phase; these two are ours"
+T, B = ("temperature",), ("balance",)
+CLAIMS = [
+    Claim("C8", "Temperature-PGD leaves fewer images right than PGD of as many steps", ABSTRACT, "temperature", ("pgd",),
+          stronger_than("pgd"), T),
+    Claim("C8m", "Temperature-PGD leaves fewer images right than PGD on the margin, its limit for small T", "ours",
+          "temperature", ("pgd",), stronger_than("margin"), T),
+    Claim("C8h", "Temperature-PGD gains more over PGD on cosine logits (he) than on pgd", "ours", "temperature",
+          ("pgd", "pgd+he"), most_where_flat, T),
+    Claim("C9", "Temperature-PGD widens the differences between classes: a larger standard deviation than under PGD",
+          ABSTRACT, "temperature", ("pgd",), wider_disparity, T),
+    Claim("C10a", "Re-weighting the loss (balanced) raises the worst class", CHANGES, "balance", ("pgd",),
+          helps("balanced", _lowest, above=0), B),
+    Claim("C10b", "Re-weighting the loss (balanced) lowers the variance over classes", CHANGES, "balance", ("pgd",),
+          helps("balanced", _variance, below=0), B),
+    Claim("C10c", "A bonus on the logits of weak classes (offset) raises the worst class", CHANGES, "balance", ("pgd",),
+          helps("offset", _lowest, above=0), B),
+    Claim("C10d", "A bonus on the logits of weak classes (offset) lowers the variance over classes", CHANGES, "balance",
+          ("pgd",), helps("offset", _variance, below=0), B),
+]
