@@ -3,6 +3,7 @@
 They know nothing of files, models or params.yaml. Accuracies are given in [0, 1] and shown in percent.
 """
 
+from lib.figures.removal import homing_examples, homing_rates
 from lib.figures.spine import (
     attack_accuracy,
     class_accuracy,
@@ -14,5 +15,6 @@ from lib.figures.spine import (
 )
 from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, images, label_ends, looks, save, use_style
 
-__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "images", "label_ends",
-           "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "save", "trade_off", "use_style"]
+__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "homing_examples",
+           "homing_rates", "images", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves",
+           "looks", "save", "trade_off", "use_style"]
