@@ -1,4 +1,4 @@
-"""Claims of the class-wise paper that have an experiment of their own: Temperature-PGD and help for the weakest class.
+"""Claims of the class-wise paper that have an experiment of their own: removal, Temperature-PGD, help for weak classes.
 
 As in `lib.claims.classwise`: a source says what was read. Temperatures and strengths were chosen on validation images.
 """
@@ -6,9 +6,27 @@ As in `lib.claims.classwise`: a source says what was read. Temperatures and stre
 import numpy as np
 import pandas as pd
 
-from lib import balance, temperature
-from lib.claims.classwise import ABSTRACT
+from lib import balance, removal, stats, temperature
+from lib.claims.classwise import ABSTRACT, SUBMISSION
 from lib.claims.rules import Claim, Evidence, difference, judge, of_classes
+
+
+def comes_home(network: str, reading: str = "adaptive", above: float = 0.0):
+    """The rule that of pgd's images taken for class j a share, or a difference of shares, lies above a value.
+
+    network: as in `removal.homing`. The interval is the wider of two at each end: Student's over seeds, and that over
+    images, all seeds pooled.
+    """
+    def rule(evidence: Evidence) -> dict:
+        """The mean over seeds."""
+        table = evidence.studies["removal"].query("method == 'pgd'")
+        pooled, each = removal.homing(table), removal.homing(table, by=["seed"])
+        pooled, each = (t[(t.reading == reading) & (t.network == network)] for t in (pooled, each))
+        found, pooled = stats.over_seeds(each.rate, within=(-1, 1)), pooled.iloc[0]
+        found = {**found, "low": np.minimum(found["low"], pooled.low), "high": np.maximum(found["high"], pooled.high),
+                 "images": int(pooled.images)}
+        return {**found, "verdict": judge(found, above=above)}
+    return rule
 
 
 def _tempered(evidence: Evidence, method: str, attack: str) -> pd.DataFrame:
@@ -81,8 +99,14 @@ def _variance(a: np.ndarray) -> np.ndarray:
 
 
 CHANGES = f"{ABSTRACT}, of changes in the training and inference phase; these two are ours"
-T, B = ("temperature",), ("balance",)
+R, T, B = ("removal",), ("temperature",), ("balance",)
 CLAIMS = [
+    Claim("C6", "Most images that are attacked into a class withstand the attack when the network is trained without it",
+          SUBMISSION, "removal", ("pgd",), comes_home(removal.GONE, above=0.5), R),
+    Claim("C6a", "Of these, more withstand it than when another class is left out", "ours: a control of C6", "removal",
+          ("pgd",), comes_home(removal.LESS_CLASS), R),
+    Claim("C6b", "Of these, more withstand it than when the full network is trained again", "ours: a control of C6",
+          "removal", ("pgd",), comes_home(removal.LESS_SEED), R),
     Claim("C8", "Temperature-PGD leaves fewer images right than PGD of as many steps", ABSTRACT, "temperature", ("pgd",),
           stronger_than("pgd"), T),
     Claim("C8m", "Temperature-PGD leaves fewer images right than PGD on the margin, its limit for small T", "ours",
