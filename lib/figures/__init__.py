@@ -13,6 +13,8 @@ from lib.figures.spine import (
     trade_off,
 )
 from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, images, looks, save, use_style
+from lib.figures.temperature import sweep_limits, temperature_gradients, temperature_panels, temperature_sweep
 
 __all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "images",
-           "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "save", "trade_off", "use_style"]
+           "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "save", "sweep_limits",
+           "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off", "use_style"]
