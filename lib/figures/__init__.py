@@ -14,7 +14,9 @@ from lib.figures.spine import (
     trade_off,
 )
 from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, images, label_ends, looks, save, use_style
+from lib.figures.temperature import sweep_limits, temperature_gradients, temperature_panels, temperature_sweep
 
 __all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "homing_examples",
            "homing_rates", "images", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves",
-           "looks", "save", "trade_off", "use_style"]
+           "looks", "save", "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep",
+           "trade_off", "use_style"]
