@@ -43,8 +43,9 @@ def add_on(method: Method, config: Config, *, s: float, m: float) -> Method:
     """The objective on cosines times `s`, with the margin `m` in its loss.
 
     The deployed classifier gives the bare cosines, as the authors' does, and is attacked so: cross-entropy on logits
-    in [-1, 1] is a weak attack, which Temperature-PGD with 1/T = s undoes. Accuracy is the same with any s. The
-    authors' losses.py was not at hand: that the margin is in the loss and not in the attack is our reading.
+    in [-1, 1] weighs the wrong classes nearly alike. Temperature-PGD with 1/T = s attacks what training attacked. The
+    accuracy is the same with any s. The authors' losses.py was not at hand: that the margin is in the loss and not in
+    the attack is our reading.
     """
     def network(*arguments, **more):
         """The network with a `Cosine` in place of its head."""
