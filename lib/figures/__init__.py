@@ -3,10 +3,17 @@
 They know nothing of files, models or params.yaml. Accuracies are given in [0, 1] and shown in percent.
 """
 
+from lib.figures.classes import (
+    agreement,
+    class_accuracy,
+    class_grids,
+    class_scatter,
+    classes_along,
+    confusions,
+    drops,
+)
 from lib.figures.spine import (
     attack_accuracy,
-    class_accuracy,
-    confusions,
     landscape_curves,
     landscape_surfaces,
     learning_curves,
@@ -14,5 +21,6 @@ from lib.figures.spine import (
 )
 from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, images, looks, save, use_style
 
-__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "attack_accuracy", "class_accuracy", "confusions", "images",
-           "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "save", "trade_off", "use_style"]
+__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "agreement", "attack_accuracy", "class_accuracy", "class_grids",
+           "class_scatter", "classes_along", "confusions", "drops", "images", "landscape_curves", "landscape_surfaces",
+           "learning_curves", "looks", "save", "trade_off", "use_style"]
