@@ -93,20 +93,33 @@ def _spread(accuracy: np.ndarray) -> np.ndarray:
     return accuracy.max(-1) - accuracy.min(-1)
 
 
+def _cv(accuracy: np.ndarray) -> np.ndarray:
+    """Coefficient of variation over classes, sd / mean: (..., classes) -> (...); nan where no class has a hit."""
+    mean = accuracy.mean(-1)
+    return np.divide(accuracy.std(-1), mean, out=np.full(np.shape(mean), np.nan), where=mean > 0)
+
+
+def over_classes(bottom: int = 3) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """What `class_statistics` says of class accuracies, as functions (..., classes) -> (...), by name."""
+    return {"worst": lambda a: a.min(-1), "best": lambda a: a.max(-1), "spread": _spread, "sd": lambda a: a.std(-1),
+            "variance": lambda a: a.var(-1), "cv": _cv, "bottom": lambda a: np.sort(a, -1)[..., :bottom].mean(-1)}
+
+
 def class_statistics(hits, labels, classes: int, *, bottom: int = 3, level: float = 0.95, resamples: int = 2000,
                      seed: int = 0) -> dict:
     """The classes of one network: hits of 0 and 1 (images,) and labels (images,) in 0 .. classes - 1.
 
     `classes` in the result has accuracy, low, high (Wilson) and n, each (classes,). Then an estimate, with its
-    interval from `bootstrap`, of: worst, best, spread (best less worst), sd (over the classes, not of a sample of
-    classes: ddof 0) and bottom, the mean of the `bottom` worst classes (of the resample, not always the same ones).
+    interval from `bootstrap`, of: worst, best, spread (best less worst), sd and variance (over the classes, not of a
+    sample of classes: ddof 0; of fractions), cv (coefficient of variation, sd / mean; nan without a hit) and bottom,
+    the mean of the `bottom` worst classes (of the resample, not always the same ones). The "CV" of Tian et al. (KDD
+    2021) may be the variance or the coefficient of variation: we could not read which, so both are published.
     """
     n, right = _images(labels, classes), np.bincount(labels, weights=hits, minlength=classes)
     low, high = wilson(right, n, level)
-    statistics = {"worst": lambda a: a.min(-1), "best": lambda a: a.max(-1), "spread": _spread,
-                  "sd": lambda a: a.std(-1), "bottom": lambda a: np.sort(a, -1)[..., :bottom].mean(-1)}
-    found = {name: bootstrap(statistic, labels, hits, level=level, resamples=resamples, seed=seed, within=(0, 1))
-             for name, statistic in statistics.items()}
+    found = {name: bootstrap(statistic, labels, hits, level=level, resamples=resamples, seed=seed,
+                             within=(0, np.inf if name == "cv" else 1))
+             for name, statistic in over_classes(bottom).items()}
     return {"classes": {"accuracy": right / n, "low": low, "high": high, "n": n}, **found}
 
 

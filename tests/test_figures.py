@@ -38,6 +38,14 @@ def all_figures():
         "learning": figures.learning_curves({m: [history(), history()] for m in TWO}, "PGD-7"),
         "classes": figures.class_accuracy(list("abcd"), seeds, seeds, bounds, "pgd-20"),
         "confusion": figures.confusions({m: np.eye(4) for m in TWO}, list("abcd")),
+        "confusions": figures.confusions({m: np.eye(4) for m in "abcd"}, list("abcd")),
+        "methods": figures.class_grids({"clean": {m: v[0] for m, v in seeds.items()},
+                                        "attacked": {m: v[1] for m, v in seeds.items()}}, list("abcd"), "accuracy"),
+        "along": figures.classes_along(np.arange(5), {m: RANDOM.random((5, 4)) for m in "abcde"}, list("abcd"), 2),
+        "norms": figures.class_scatter({m: (v + 1, v) for m, v in seeds.items()}, list("abcd"), "norm", "accuracy",
+                                       {m: "r = 1" for m in TWO}),
+        "agreement": figures.agreement({"attacks": (TWO, np.eye(2)), "methods": (list("abc"), np.eye(3))}),
+        "drops": figures.drops(list("abcd"), {m: {"weak to strong": v} for m, v in seeds.items()}, np.arange(4)),
         "trade-off": figures.trade_off({m: (RANDOM.random(3), RANDOM.random(3)) for m in TWO},
                                        {m: value(0.9) for m in TWO}, {m: value(0.5, np.nan) for m in TWO}, "pgd-20"),
         "attacks": figures.attack_accuracy(list("abcd"), seeds),
@@ -68,6 +76,36 @@ def test_classes_stand_weakest_first():
     attacked = {"pgd": np.array([[0.9, 0.1, 0.5]])}
     figure = figures.class_accuracy(["x", "y", "z"], attacked, attacked, {"pgd": (attacked["pgd"][0],) * 2}, "pgd-20")
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["y", "z", "x"]
+
+
+def test_grids_stand_in_the_order_of_the_last_one():
+    figure = figures.class_grids({"clean": {"pgd": np.array([0.1, 0.9, 0.8])}, "attacked": {
+        "standard": np.zeros(3), "pgd": np.array([0.6, 0.1, 0.3])}}, ["x", "y", "z"], "accuracy")
+    upper, lower, _ = figure.axes
+    assert [t.get_text() for t in lower.get_xticklabels()] == ["y", "z", "x"]
+    assert upper.collections[0].get_array().ravel().tolist() == pytest.approx([90, 80, 10])
+
+
+def test_along_names_the_extremes_of_the_last_epochs():
+    """At the last epoch the order is another."""
+    accuracy = np.array([[0.5, 0.5, 0.5], [0.0, 0.6, 0.9], [0.6, 0.5, 0.5]])
+    ax = figures.classes_along(np.array([1, 2, 3]), {"pgd": accuracy}, ["x", "y", "z"], 2).axes[0]
+    assert [t.get_text() for t in ax.texts] == ["z", "x"]
+
+
+def test_drops_draw_points_of_the_seeds_and_their_mean():
+    steps = {"pgd": {"weak to strong": np.array([[0.1, 0.2], [0.3, 0.0]])}}
+    ax = figures.drops(["x", "y"], steps, np.array([1, 0])).axes[0]
+    line = next(each for each in ax.lines if each.get_label() == "weak to strong")
+    assert line.get_ydata().tolist() == pytest.approx([10, 20])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["y", "x"]
+
+
+def test_many_classes_are_drawn_without_names_and_numbers():
+    names = [f"class {i}" for i in range(100)]
+    figure = figures.class_grids({"clean": {"pgd": RANDOM.random(100)}}, names, "accuracy")
+    confusion = figures.confusions({"pgd": np.eye(100)}, names)
+    assert not figure.axes[0].texts and not confusion.axes[0].texts and not figure.axes[0].get_xticklabels()
 
 
 def test_a_method_keeps_its_colour_and_differs_from_others():

@@ -129,9 +129,21 @@ class TestClasses:
         assert found["classes"]["accuracy"].tolist() == [0.2, 0.9, 0.5, 0.4]
         assert found["classes"]["low"].tolist() == stats.wilson(np.array([20, 90, 50, 40]), 100)[0].tolist()
         means = {name: value["mean"] for name, value in found.items() if name != "classes"}
-        assert means == pytest.approx({"worst": 0.2, "best": 0.9, "spread": 0.7, "bottom": 0.3,
-                                       "sd": np.std([0.2, 0.9, 0.5, 0.4])})
+        assert means == pytest.approx({"worst": 0.2, "best": 0.9, "spread": 0.7, "bottom": 0.3, "variance": 0.065,
+                                       "sd": np.sqrt(0.065), "cv": np.sqrt(0.065) / 0.5})
         assert all(0 <= v["low"] <= v["mean"] <= v["high"] <= 1 for k, v in found.items() if k != "classes")
+
+    def test_cv_is_scipys_and_may_exceed_1(self):
+        accuracy = np.random.default_rng(0).random((3, 5, 10))
+        found = stats.over_classes()["cv"](accuracy)
+        assert found == pytest.approx(scipy_stats.variation(accuracy, axis=-1))
+        hits, labels = images([90, 1, 1, 1, 1], 100)
+        cv = stats.class_statistics(hits, labels, 5)["cv"]
+        assert 1 < cv["low"] <= cv["mean"] <= cv["high"]
+
+    def test_cv_of_nothing_is_nan(self):
+        found = stats.class_statistics(np.zeros(20), np.repeat([0, 1], 10), 2)
+        assert np.isnan(found["cv"]["mean"]) and np.isnan(found["cv"]["low"]) and found["variance"]["mean"] == 0
 
     def test_names_of_classes_are_free(self):
         hits, labels = images([20, 90, 50, 40], 100)

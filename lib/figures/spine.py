@@ -1,11 +1,10 @@
-"""Learning curves, classes, the trade-off, landscapes, attacks."""
+"""Learning curves, the trade-off, landscapes, attacks."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -28,44 +27,6 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("validation accuracy")
     panels[0].legend(loc="lower right")
-    return figure
-
-
-def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], clean: Mapping[str, np.ndarray],
-                   intervals: Mapping[str, tuple[np.ndarray, np.ndarray]], attack: str) -> Figure:
-    """Accuracy of each class: clean (hollow), attacked (filled, with interval), and each seed attacked (dots).
-
-    attacked, clean: for each method (seeds, classes). intervals: (low, high) of the attacked mean. The classes
-    stand in the order of the last method's attacked mean, weakest first.
-    """
-    order = np.argsort(attacked[list(attacked)[-1]].mean(0))
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.2 + 0.2 * len(attacked)))
-    shift = np.linspace(-0.2, 0.2, len(attacked)) if len(attacked) > 1 else [0.0]
-    for dx, (method, look) in zip(shift, looks(list(attacked)).items(), strict=True):
-        x, mean = np.arange(len(classes)) + dx, attacked[method].mean(0)[order]
-        low, high = (bound[order] for bound in intervals[method])
-        ax.errorbar(x, mean, (np.maximum(mean - low, 0), np.maximum(high - mean, 0)), fmt=look["marker"], ms=6,
-                    color=look["color"], capsize=2, label=f"{method} under {attack}")
-        for seed in attacked[method]:
-            ax.plot(x + 0.07, seed[order], ".", ms=3, color=look["color"], alpha=0.6)
-        ax.plot(x, clean[method].mean(0)[order], look["marker"], mfc="none", color=look["color"],
-                label=f"{method} on clean images")
-    ax.set_xticks(range(len(classes)), [classes[i] for i in order])
-    ax.set(xlabel="class, the weakest first", ylabel="accuracy of the class", ylim=(-0.03, 1.05))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Where each class goes: rows of (C, C) in percent, one panel a method; shares under 0.5 % are left blank."""
-    figure, panels = plt.subplots(1, len(matrices), squeeze=False, figsize=(WIDTH, 0.8 + WIDTH / max(2, len(matrices))))
-    for ax, (method, matrix) in zip(panels.flat, matrices.items(), strict=True):
-        text = np.where(matrix >= 0.005, np.round(100 * matrix).astype(int).astype(str), "")
-        sns.heatmap(100 * matrix, ax=ax, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, square=True,
-                    xticklabels=classes, yticklabels=classes, annot_kws={"size": 7}, linewidths=0.3)
-        ax.set(title=method, xlabel="predicted under attack", ylabel="true class")
-        ax.tick_params(axis="y", rotation=0)
     return figure
 
 
