@@ -4,10 +4,10 @@ A chapter's claims are one file of this folder, with a list CLAIMS, and that lis
 and what its verdict means: `lib.claims.rules`.
 """
 
-from lib.claims import spine
+from lib.claims import classwise, classwise_studies, spine
 from lib.claims.rules import Claim, Evidence
 
-ALL: list[Claim] = [*spine.CLAIMS]
+ALL: list[Claim] = [*spine.CLAIMS, *classwise.CLAIMS, *classwise_studies.CLAIMS]
 
 
 def check(evidence: Evidence, claims: list[Claim] = ALL) -> list[dict]:

@@ -52,8 +52,8 @@ def stronger_than(other: str, method: str = "pgd"):
 
 def most_where_flat(evidence: Evidence) -> dict:
     """What Temperature-PGD takes beyond PGD: from pgd+he less from pgd, above 0."""
-    gains = [difference(_tempered(evidence, m, "pgd"), _tempered(evidence, m, "temperature")) for m in ("pgd+he", "pgd")]
-    he, pgd = gains
+    he, pgd = (difference(_tempered(evidence, m, "pgd"), _tempered(evidence, m, "temperature"))
+               for m in ("pgd+he", "pgd"))
     mean = he["mean"] - pgd["mean"]
     low = mean - np.hypot(he["mean"] - he["low"], pgd["high"] - pgd["mean"])
     high = mean + np.hypot(he["high"] - he["mean"], pgd["mean"] - pgd["low"])
@@ -72,7 +72,7 @@ def wider_disparity(method: str):
 
 
 def _helped(evidence: Evidence, defence: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The test images under the strong attack of 10_balance: with a defence at each seed's chosen strength, and without."""
+    """The test images under the strong attack of 10_balance, with a defence at each seed's chosen strength and without."""
     table = evidence.studies["balance"]
     table = table[(table.method == "pgd") & (table.split == "test") & (table.attack == "strong")]
     table = table.assign(hit=table.label == table.predicted)
@@ -103,21 +103,22 @@ def _variance(a: np.ndarray) -> np.ndarray:
 
 CHANGES = f"{ABSTRACT}, of changes in the training and inference phase; these two are ours"
 R, T, B = ("removal",), ("temperature",), ("balance",)
+TEMPERED = ("pgd", "trades", "mart", "pgd+he")
 CLAIMS = [
-    Claim("C6", "Most images that are attacked into a class withstand the attack when the network is trained without it",
+    Claim("C6", "Most images that are attacked into a class withstand attacks when the network is trained without it",
           SUBMISSION, "removal", ("pgd",), comes_home(removal.GONE, above=0.5), R),
     Claim("C6a", "Of these, more withstand it than when another class is left out", "ours: a control of C6", "removal",
           ("pgd",), comes_home(removal.LESS_CLASS), R),
     Claim("C6b", "Of these, more withstand it than when the full network is trained again", "ours: a control of C6",
           "removal", ("pgd",), comes_home(removal.LESS_SEED), R),
     *(Claim(f"C8-{m}", f"On {m}, Temperature-PGD leaves fewer images right than PGD of as many steps", ABSTRACT,
-            "temperature", (m,), stronger_than("pgd", m), T) for m in ("pgd", "trades", "mart", "pgd+he")),
-    *(Claim(f"C8m-{m}", f"On {m}, Temperature-PGD leaves fewer images right than PGD on the margin, its limit for small "
-            "T", "ours", "temperature", (m,), stronger_than("margin", m), T) for m in ("pgd", "trades", "mart", "pgd+he")),
+            "temperature", (m,), stronger_than("pgd", m), T) for m in TEMPERED),
+    *(Claim(f"C8m-{m}", f"On {m}, Temperature-PGD leaves fewer images right than PGD on the margin, its limit for T to 0",
+            "ours", "temperature", (m,), stronger_than("margin", m), T) for m in TEMPERED),
     Claim("C8h", "Temperature-PGD gains more over PGD on cosine logits (he) than on pgd", "ours", "temperature",
           ("pgd", "pgd+he"), most_where_flat, T),
-    *(Claim(f"C9-{m}", f"On {m}, Temperature-PGD widens the differences between classes: a larger standard deviation than "
-            "under PGD", ABSTRACT, "temperature", (m,), wider_disparity(m), T) for m in ("pgd", "trades", "mart", "pgd+he")),
+    *(Claim(f"C9-{m}", f"On {m}, Temperature-PGD widens the differences between classes: more standard deviation than PGD",
+            ABSTRACT, "temperature", (m,), wider_disparity(m), T) for m in TEMPERED),
     Claim("C10a", "Re-weighting the loss (balanced) raises the worst class", CHANGES, "balance", ("pgd",),
           helps("balanced", _lowest, above=0), B),
     Claim("C10b", "Re-weighting the loss (balanced) lowers the variance over classes", CHANGES, "balance", ("pgd",),
