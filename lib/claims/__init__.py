@@ -5,7 +5,10 @@ and what its verdict means: `lib.claims.rules`.
 """
 
 from lib.claims import classwise, classwise_studies, spine
+from lib.claims.gather import STUDIES, gather
 from lib.claims.rules import Claim, Evidence
+
+__all__ = ["ALL", "STUDIES", "Claim", "Evidence", "check", "gather"]
 
 ALL: list[Claim] = [*spine.CLAIMS, *classwise.CLAIMS, *classwise_studies.CLAIMS]
 

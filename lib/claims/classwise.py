@@ -145,21 +145,22 @@ def norm_correlation(evidence: Evidence) -> dict:
 
 
 CLAIMS = [
-    Claim("C1", "Adversarial training leaves a larger spread between classes, in the worst case over all attacks, than "
-          "standard training on clean images", f"{ABSTRACT}: remarkable robustness discrepancies; the comparison is ours",
+    Claim("C1", "Adversarial training leaves a larger spread of the classes, in the worst case over all attacks, than "
+          "standard training on clean images", f"{ABSTRACT}: remarkable discrepancies; the comparison is ours",
           "methods", ("standard", "pgd"), larger_spread),
     Claim("C2a", f"Any two attacks rank the classes of pgd alike: each rank correlation above {STABLE}",
           f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd",), over_attacks),
     Claim("C2b", "Any two methods trained against an adversary rank the classes alike: each rank correlation above "
-          f"{STABLE}", f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd", "trades"), over_defences),
+          f"{STABLE}", f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd", "trades"),
+          over_defences),
     Claim("C3", "One class is the most vulnerable under every method trained against an adversary",
           "ours; recalled of the paper for the cats of CIFAR-10", "methods", ("pgd", "trades"), same_weakest),
     Claim("C4a", "Where the strongest attack gains over FGSM, weak classes lose more: a rank correlation below 0",
           ABSTRACT, "gain", ("pgd",), gain_of_weak_classes, attacks=("fgsm",)),
-    Claim("C4b", "More than half of what the strongest attack gains over FGSM is lost by the weaker half of the classes",
+    Claim("C4b", "More than half of what the strongest attack gains over FGSM comes from the weaker half of classes",
           f"{ABSTRACT}: mainly from the vulnerable classes", "gain", ("pgd",), share_of_bottom_half, attacks=("fgsm",)),
-    Claim("C5a", "Attacked images are taken for classes of their own group more often than the attraction of each class "
-          "alone explains", SUBMISSION, "confusion", ("pgd",), within_group, needs=("superclasses",)),
+    Claim("C5a", "Attacked images are taken for classes of their own group more often than the attraction of each "
+          "class alone explains", SUBMISSION, "confusion", ("pgd",), within_group, needs=("superclasses",)),
     Claim("C5b", "Confusion under attack is symmetric: what i is taken for j goes with what j is taken for i",
           "ours; recalled of the paper", "confusion", ("pgd",), symmetric),
     Claim("C7", "The norm of a class's row in the last layer goes with its robustness", SUBMISSION, "norms", ("pgd",),

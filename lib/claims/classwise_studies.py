@@ -72,7 +72,7 @@ def wider_disparity(method: str):
 
 
 def _helped(evidence: Evidence, defence: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The test images under the strong attack of 10_balance, with a defence at each seed's chosen strength and without."""
+    """The test images under the strong attack of 10_balance: with a defence at each seed's chosen strength, without."""
     table = evidence.studies["balance"]
     table = table[(table.method == "pgd") & (table.split == "test") & (table.attack == "strong")]
     table = table.assign(hit=table.label == table.predicted)
@@ -113,11 +113,11 @@ CLAIMS = [
           "removal", ("pgd",), comes_home(removal.LESS_SEED), R),
     *(Claim(f"C8-{m}", f"On {m}, Temperature-PGD leaves fewer images right than PGD of as many steps", ABSTRACT,
             "temperature", (m,), stronger_than("pgd", m), T) for m in TEMPERED),
-    *(Claim(f"C8m-{m}", f"On {m}, Temperature-PGD leaves fewer images right than PGD on the margin, its limit for T to 0",
+    *(Claim(f"C8m-{m}", f"On {m}, Temperature-PGD leaves fewer images right than PGD on the margin, its limit",
             "ours", "temperature", (m,), stronger_than("margin", m), T) for m in TEMPERED),
     Claim("C8h", "Temperature-PGD gains more over PGD on cosine logits (he) than on pgd", "ours", "temperature",
           ("pgd", "pgd+he"), most_where_flat, T),
-    *(Claim(f"C9-{m}", f"On {m}, Temperature-PGD widens the differences between classes: more standard deviation than PGD",
+    *(Claim(f"C9-{m}", f"On {m}, Temperature-PGD widens the differences of the classes: their standard deviation grows",
             ABSTRACT, "temperature", (m,), wider_disparity(m), T) for m in TEMPERED),
     Claim("C10a", "Re-weighting the loss (balanced) raises the worst class", CHANGES, "balance", ("pgd",),
           helps("balanced", _lowest, above=0), B),

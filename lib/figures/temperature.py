@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from lib.figures.style import OKABE_ITO, WIDTH
 
 FORMS = {"stable": {"color": OKABE_ITO[0], "ls": "-"}, "naive": {"color": OKABE_ITO[1], "ls": "--"}}
-REFERENCES = (OKABE_ITO[7], OKABE_ITO[2], OKABE_ITO[3], OKABE_ITO[4])
+REFERENCES = (OKABE_ITO[6], OKABE_ITO[2], OKABE_ITO[3], OKABE_ITO[4])
 ROOM = 25.0  # the 1/T axis goes on by this factor, for the names of the lines
 
 

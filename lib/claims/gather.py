@@ -1,0 +1,25 @@
+"""The evidence of a profile on one data set, from what the stages wrote."""
+
+import pandas as pd
+
+from lib import evaluate
+from lib.claims.rules import Evidence
+from lib.config import folder, load
+
+STUDIES = ("removal", "temperature", "balance")
+
+
+def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | None) -> Evidence:
+    """Per-sample tables of all runs of `axes`, and of each study that has run (by hand, in `smoke`, perhaps none).
+
+    superclasses: the group of each class, or None. A study is there if the tables of all its runs are.
+    """
+    numbers, studies = load(profile, dataset).evaluate, {}
+    for study in STUDIES:
+        paths = [folder(study, profile=profile, dataset=dataset, method=method, seed=seed) / "per_sample.csv"
+                 for method in axes["studies"][study] for seed in axes["seeds"]]
+        if all(path.exists() for path in paths):
+            studies[study] = pd.concat(map(pd.read_csv, paths), ignore_index=True)
+    norms = folder("classwise", profile=profile, dataset=dataset) / "norms.csv"
+    return Evidence(evaluate.load_all(profile, dataset, axes), numbers.headline, numbers.tier, superclasses, studies,
+                    pd.read_csv(norms) if norms.exists() else None)
