@@ -133,7 +133,8 @@ def helped(after):
                                           ("validation", 2.0, RISING))], ignore_index=True)
 
 
-@pytest.mark.parametrize(("after", "expected"), [(0.3 + 0.4 * RISING, "holds"), (np.clip(1.2 * RISING - 0.1, 0, 1), "fails")])
+@pytest.mark.parametrize(("after", "expected"), [(0.3 + 0.4 * RISING, "holds"),
+                                                 (np.clip(1.2 * RISING - 0.1, 0, 1), "fails")])
 def test_help_for_the_weakest(after, expected):
     found = evidence(table(RISING), studies={"balance": helped(after)})
     rows = {row["id"]: row["verdict"] for row in claims.check(found, classwise_studies.CLAIMS)}

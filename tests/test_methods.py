@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from lib import attacks, compute, methods, train
+from lib.config import Threat
+from lib.methods._classes import Watched
+from lib.methods.he import Scaled
 from lib.params import ConfigError
 
 ADD_ON = '''
@@ -86,3 +89,89 @@ def test_pgd_without_warm_up_is_madrys(cfg, digits, model):
     expected = attacks.pgd(model, x, y, threat=cfg.threat, steps=cfg.train.steps, step_size=cfg.train.step_size,
                            generator=compute.generator(3))
     assert torch.equal(x_adv, expected)
+
+
+@pytest.mark.parametrize("wrap", [lambda m, x: Scaled(m, 3.0), Watched, lambda m, x: Scaled(Watched(m, x), 2.0)])
+@pytest.mark.parametrize("batchnorm", ["eval", "train"])
+def test_an_attack_leaves_a_wrapped_model_in_its_modes(model, digits, wrap, batchnorm):
+    x, _ = digits.train.first(16).floats()
+    model.train()
+    model[1].hidden.eval()
+    wrapped = wrap(model, x)
+    modes, before = {m: m.training for m in wrapped.modules()}, train.snapshot(model)
+    with attacks.under_attack(wrapped, batchnorm):
+        assert not wrapped.training and not any(p.requires_grad for p in model.parameters())
+        wrapped(x)
+    assert modes == {m: m.training for m in wrapped.modules()} and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in train.snapshot(model).items())
+
+
+@pytest.mark.parametrize(("spec", "knobs", "message"), [
+    ("pgd", {"warmup": 1.5}, "knobs.pgd.warmup in params.yaml is 1.5: it has to be a number at least 0 and at most 1"),
+    ("trades", {"beta": -1}, "knobs.trades.beta in params.yaml is -1: it has to be a number at least 0"),
+    ("mart", {"beta": "high"}, "knobs.mart.beta in params.yaml is 'high': it has to be a number at least 0"),
+    ("he", {"s": 0.0}, "knobs.he.s in params.yaml is 0.0: it has to be a number above 0"),
+    ("he", {"s": float("inf")}, "knobs.he.s in params.yaml is inf: it has to be a number above 0"),
+    ("he", {"m": -0.1}, "knobs.he.m in params.yaml is -0.1"),
+    ("cfa", {"lambda_1": -0.5}, "knobs.cfa.lambda_1 in params.yaml is -0.5: it has to be a number at least 0"),
+    ("cfa", {"lambda_2": float("nan")}, "knobs.cfa.lambda_2 in params.yaml is nan"),
+    ("cfa", {"begin": 10}, "knobs.cfa.begin in params.yaml is 10: it has to be a number at least 0 and at most 1"),
+    ("balanced", {"strength": -1.0}, "knobs.balanced.strength in params.yaml is -1.0"),
+    ("offset", {"strength": True}, "knobs.offset.strength in params.yaml is True"),
+])
+def test_knobs_out_of_range_are_named(cfg, spec, knobs, message):
+    run = replace(cfg, method=spec if spec in ("pgd", "trades", "mart") else f"pgd+{spec}",
+                  knobs={**cfg.knobs, spec: {**cfg.knobs[spec], **knobs}})
+    with pytest.raises(ConfigError) as error:
+        methods.build(run)
+    assert message in str(error.value)
+
+
+def test_a_margin_is_taken_off_the_label_alone():
+    logits, y = torch.randn(6, 4, generator=compute.generator(0)), torch.arange(6) % 4
+    lower = logits.clone()
+    lower[torch.arange(6), y] -= 2.5
+    found = methods.cross_entropy(logits, y, methods.Moment(0.0, compute.generator(0), margin=2.5))
+    assert torch.allclose(found, attacks.cross_entropy(lower, y))
+    plain = methods.cross_entropy(logits, y, methods.Moment(0.0, compute.generator(0)))
+    assert torch.equal(plain, attacks.cross_entropy(logits, y))
+
+
+class TestRadiusOfEachImage:
+    radii = torch.linspace(0.0, 0.4, 40)
+
+    @pytest.fixture
+    def batch(self, digits):
+        """Forty images and their labels."""
+        return digits.train.first(40).floats()
+
+    @pytest.mark.parametrize("norm", ["Linf", "L2"])
+    @pytest.mark.parametrize("start", ["uniform", "near", "image"])
+    def test_each_stays_in_its_ball(self, model, batch, norm, start):
+        x, y = batch
+        radii = self.radii * (1 if norm == "Linf" else 4)
+        x_adv = attacks.pgd(model, x, y, threat=Threat(norm, radii[:, None, None, None]), steps=8, step_size=0.5,
+                            start=start, generator=compute.generator(0))
+        found = (x_adv - x).flatten(1).norm(dim=1, p=torch.inf if norm == "Linf" else 2)
+        assert (found <= radii + 1e-5).all() and torch.equal(x_adv[0], x[0])
+        assert (found[1:] > 0.6 * radii[1:]).all() and x_adv.min() >= 0 and x_adv.max() <= 1
+
+    def test_equal_radii_are_one_radius(self, model, batch):
+        x, y = batch
+        one, each = (attacks.pgd(model, x, y, threat=Threat("Linf", eps), steps=5, step_size=0.5,
+                                 generator=compute.generator(0)) for eps in (0.25, torch.full((40, 1, 1, 1), 0.25)))
+        assert torch.equal(one, each)
+
+    def test_starts(self, model, batch):
+        x, y = batch
+
+        def first(start):
+            """Where the attack begins."""
+            return attacks.pgd(model, x, y, threat=Threat("Linf", 0.2), steps=0, step_size=0.3, start=start,
+                               generator=compute.generator(0)) - x
+        assert not first("image").any()
+        inside = (x > 0.01) & (x < 0.99)
+        assert first("near")[inside].std().item() == pytest.approx(0.001, rel=0.1)
+        assert first("uniform").abs().max().item() == pytest.approx(0.2, rel=0.01)
+        with pytest.raises(ConfigError, match=r"unknown start 'close'.*there are: uniform, near, image"):
+            first("close")

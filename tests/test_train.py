@@ -75,6 +75,53 @@ def test_saved_and_loaded(cfg, digits, tmp_path, monkeypatch):
         outputs = [train.model(cfg, t, checkpoint, digits, CPU)(x) for t in (trained, again)]
         assert torch.equal(*outputs)
     assert again.history.epoch.tolist() == [1, 2]
+    assert all((again.trace[key] == values).all() for key, values in trained.trace.items())
+
+
+@pytest.mark.parametrize(("trace", "epochs"), [(2, [2, 4, 5]), (1, [1, 2, 3, 4, 5]), (9, [5])])
+def test_the_trace_is_what_the_network_said_of_each_test_image(cfg, digits, trace, epochs):
+    run = replace(cfg, train=replace(cfg.train, epochs=5, trace=trace))
+    trained, plain = train.fit(run, digits, CPU, quiet), train.fit(replace(run, seed=1), digits, CPU, quiet)
+    found = trained.trace
+    assert found["epoch"].tolist() == epochs and found["label"].tolist() == digits.test.y.tolist()
+    assert found["clean"].shape == found["attacked"].shape == (len(epochs), len(digits.test))
+    again = train.predicted(run, train.model(run, trained, "last", digits, CPU), digits.test)
+    assert (found["clean"][-1] == again[0]).all() and (found["attacked"][-1] == again[1]).all()
+    x, _ = digits.test.floats()
+    assert again[0].tolist() == train.model(run, trained, "last", digits, CPU)(x).argmax(1).tolist()
+    assert (found["clean"] != plain.trace["clean"]).any()
+
+
+def test_the_trace_changes_nothing(cfg, digits):
+    """However often it looks, weights and history are the same bits."""
+    runs = [train.fit(replace(cfg, train=replace(cfg.train, trace=n)), digits, CPU, quiet) for n in (1, 99)]
+    assert all(torch.equal(v, runs[1].states["last"][k]) for k, v in runs[0].states["last"].items())
+    assert runs[0].history.equals(runs[1].history)
+
+
+@pytest.mark.parametrize("best", [1, 2])
+def test_finish_is_applied_once_to_best_and_to_last(cfg, digits, monkeypatch, best):
+    """Also where they are the same epoch; on validation images, and after all training."""
+    seen, build = [], methods.build
+
+    def finish(model, images, generator):
+        assert images is digits.validation
+        seen.append(torch.randint(9999, (), generator=generator).item())
+        with torch.no_grad():
+            model[1].head.bias += 1
+
+    scores = iter([(0.5, float(epoch == best)) for epoch in (1, 2, 1, 2)])
+    monkeypatch.setattr(train, "validate", lambda *arguments: next(scores))
+    unfinished = train.fit(cfg, digits, CPU, quiet)
+    monkeypatch.setattr(methods, "build", lambda run: replace(build(run), finish=finish))
+    trained = train.fit(cfg, digits, CPU, quiet)
+    assert len(seen) == 2 and seen[0] == seen[1]  # the same noise for both
+    for checkpoint in train.CHECKPOINTS:
+        before, after = unfinished.states[checkpoint], trained.states[checkpoint]
+        assert torch.equal(after["1.head.bias"], before["1.head.bias"] + 1)
+        assert all(torch.equal(v, after[k]) for k, v in before.items() if k != "1.head.bias")
+    same = torch.equal(trained.states["best"]["1.head.weight"], trained.states["last"]["1.head.weight"])
+    assert same == (best == 2)
 
 
 def test_log_lines_show_progress(cfg, digits):

@@ -7,12 +7,14 @@ are the keys of knobs.<name> in params.yaml. A new method is one such file and i
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.config import Config, Threat
@@ -26,12 +28,14 @@ class Moment:
 
     progress: the share of training that is done, in [0, 1). generator: all randomness of training comes from it.
     radius, beta: factors of eps and of the regulariser's weight, one number or (N,); 1 unless an add-on sets them.
+    margin: what `cross_entropy` takes off the logit of the label; 0 unless an add-on sets it.
     """
 
     progress: float
     generator: torch.Generator
     radius: float | Tensor = 1.0
     beta: float | Tensor = 1.0
+    margin: float = 0.0
 
     def threat(self, threat: Threat, warmup: float) -> Threat:
         """The threat model of this step: eps grows linearly over the share `warmup` of training (ours; 0: at once)."""
@@ -59,6 +63,23 @@ class Method:
     around: Callable[..., AbstractContextManager] = lambda model, loss, moment: nullcontext()
     deploy: Callable[[nn.Module], nn.Module] = lambda model: model
     finish: Callable[[nn.Module, Images, torch.Generator], None] = lambda model, images, generator: None
+
+
+def cross_entropy(logits: Tensor, y: Tensor, moment: Moment) -> Tensor:
+    """-log p_y of each image in a training loss, (N,), with `moment.margin` off the logit of the label."""
+    if moment.margin:
+        logits = logits - moment.margin * F.one_hot(y, logits.shape[1])
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def bounded(knob: str, value: float, *, above: float = -math.inf, least: float = -math.inf,
+            most: float = math.inf) -> None:
+    """Raise a ConfigError unless a knob ('he.s') is a finite number above, at least and at most these bounds."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (number and above < value and least <= value <= most):
+        bounds = (("above", above), ("at least", least), ("at most", most))
+        rule = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+        raise ConfigError(f"knobs.{knob} in params.yaml is {value!r}: it has to be a number {rule}")
 
 
 def available() -> list[str]:

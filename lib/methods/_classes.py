@@ -30,10 +30,10 @@ class Record:
     def __init__(self, epochs: int):
         self.epochs, self.epoch, self.accuracy, self.counts = epochs, 0, None, None
 
-    def of(self, y: Tensor, moment: Moment, before: float) -> Tensor:
-        """The accuracy of each image's class, (N,); `before` while no epoch is over."""
+    def at(self, moment: Moment) -> Tensor | None:
+        """The accuracy of each class in the epoch before, (classes,); None while no epoch is over."""
         self._turn(moment)
-        return torch.full(y.shape, before, device=y.device) if self.accuracy is None else self.accuracy[y]
+        return self.accuracy
 
     def count(self, logits: Tensor, y: Tensor, moment: Moment) -> None:
         """Add a batch: its logits (N, classes) under attack."""

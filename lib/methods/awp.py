@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 
 from lib.config import Config
-from lib.methods import Method
-from lib.params import ConfigError, known
+from lib.methods import Method, bounded
+from lib.params import known
 from lib.weights import Direction, layer_normalised, movable, moved, statistics_kept
 
 
@@ -31,8 +31,10 @@ def add_on(method: Method, config: Config, *, gamma: float, warmup: float, alter
     difference that a step of a copy makes).
     """
     known("direction", direction, ("adversarial", "random"), "knobs.awp of params.yaml")
-    if gamma < 0 or alternations < 1 or steps < 1:
-        raise ConfigError("knobs.awp in params.yaml: gamma is at least 0, alternations and steps at least 1")
+    bounded("awp.gamma", gamma, least=0)
+    bounded("awp.warmup", warmup, least=0, most=1)
+    bounded("awp.alternations", alternations, least=1)
+    bounded("awp.steps", steps, least=1)
     found: list[Direction] = []  # v as the attack of this step has left it, for `around` to go on from
 
     def attack(model, x, y, moment):

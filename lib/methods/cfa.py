@@ -8,7 +8,7 @@ what is hard gets a smaller radius, what is easy a larger one.
 from dataclasses import replace
 
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, bounded
 from lib.methods._classes import Record, Watched
 
 
@@ -19,16 +19,19 @@ def add_on(method: Method, config: Config, *, lambda_1: float, lambda_2: float, 
     beta_c); here times 1 + beta, so that beta_c = beta is TRADES as we train it. Differs: the step of the attack is a
     fraction of the class's own radius, theirs is the same for all. Not here: their fairness-aware weight average.
     """
+    for name, value in (("lambda_1", lambda_1), ("lambda_2", lambda_2)):
+        bounded(f"cfa.{name}", value, least=0)
+    bounded("cfa.begin", begin, least=0, most=1)
     record = Record(config.train.epochs)
     trades = config.method.split("+")[0] == "trades"
     beta = config.knobs["trades"]["beta"] if trades else 0.0
 
     def calibrated(y, moment):
-        """The moment, with the radius and the beta of each image's class."""
-        if moment.progress < begin:
+        """The moment, with the radius and the beta of each image's class; as it is while no epoch is over."""
+        t = record.at(moment)
+        if moment.progress < begin or t is None:
             return moment
-        t = record.of(y, moment, before=0.5)
-        return replace(moment, radius=lambda_1 + t, beta=lambda_2 + t)
+        return replace(moment, radius=lambda_1 + t[y], beta=lambda_2 + t[y])
 
     def attack(model, x, y, moment):
         """The objective's attack, at each class's radius."""

@@ -11,8 +11,7 @@ from dataclasses import replace
 import torch
 
 from lib.config import Config
-from lib.methods import Method
-from lib.params import ConfigError
+from lib.methods import Method, bounded
 
 
 def add_on(method: Method, config: Config, *, decay: float) -> Method:
@@ -21,8 +20,7 @@ def add_on(method: Method, config: Config, *, decay: float) -> Method:
     decay: of the average at each step. Early on it is less, (1 + t) / (10 + t) at step t, so that the first weights
     are soon forgotten. BatchNorm's statistics are averaged with the weights.
     """
-    if not 0 <= decay < 1:
-        raise ConfigError(f"knobs.ema.decay in params.yaml is {decay:g}: it lies in [0, 1)")
+    bounded("ema.decay", decay, least=0, most=1)
     average, taken = {}, 0
 
     def towards(state, steps):

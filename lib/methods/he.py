@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, bounded
 
 
 class Cosine(nn.Linear):
@@ -25,28 +25,28 @@ class Cosine(nn.Linear):
 
 
 class Scaled(nn.Module):
-    """A classifier of cosines as training sees it: times s, the label's less m. Shares the classifier's weights."""
+    """A classifier of cosines as training sees it: times s. It shares the classifier's weights."""
 
-    def __init__(self, model: nn.Module, s: float, m: float = 0.0, y: Tensor | None = None):
+    def __init__(self, model: nn.Module, s: float):
         super().__init__()
-        self.model, self.s, self.m, self.y = model, s, m, y
+        self.model, self.s = model, s
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) -> logits (N, classes)."""
-        cosines = self.model(x)
-        if self.m and self.y is not None:
-            cosines = cosines - self.m * F.one_hot(self.y, cosines.shape[1])
-        return self.s * cosines
+        return self.s * self.model(x)
 
 
 def add_on(method: Method, config: Config, *, s: float, m: float) -> Method:
-    """The objective on cosines times `s`, with the margin `m` in its loss.
+    """The objective on cosines times `s`, with the margin `m` in its cross-entropy.
 
     The deployed classifier gives the bare cosines, as the authors' does, and is attacked so: cross-entropy on logits
     in [-1, 1] weighs the wrong classes nearly alike. Temperature-PGD with 1/T = s attacks what training attacked. The
-    accuracy is the same with any s. The authors' losses.py was not at hand: that the margin is in the loss and not in
-    the attack is our reading.
+    accuracy is the same with any s. As in a copy of the authors' losses.py, the margin is in the cross-entropy alone:
+    the training attack and the divergence of TRADES have none. With MART, which they do not have, the same (ours).
     """
+    bounded("he.s", s, above=0)
+    bounded("he.m", m, least=0)
+
     def network(*arguments, **more):
         """The network with a `Cosine` in place of its head."""
         model = method.network(*arguments, **more)
@@ -61,7 +61,7 @@ def add_on(method: Method, config: Config, *, s: float, m: float) -> Method:
 
     def loss(model, x, x_adv, y, moment):
         """The objective's loss, on cosines times s, with the margin."""
-        return method.loss(Scaled(model, s, m, y), x, x_adv, y, moment)
+        return method.loss(Scaled(model, s), x, x_adv, y, replace(moment, margin=s * m))
 
     return replace(method, network=network, attack=method.attack and attack, loss=loss)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from lib import attacks, models
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, bounded, cross_entropy
 
 SLACK = 1e-4  # 1 - p + SLACK stays above 0 in float32; the authors' code adds the same
 
@@ -20,6 +20,8 @@ def objective(config: Config, *, beta: float, warmup: float, batchnorm: str) -> 
     authors attack in eval mode and have no warm-up. As in their code the attack begins at x plus normal noise of
     standard deviation 0.001, and gradients pass through p(x) and its weight.
     """
+    bounded("mart.beta", beta, least=0)
+    bounded("mart.warmup", warmup, least=0, most=1)
     train, threat = config.train, config.threat
 
     def attack(model, x, y, moment):
@@ -31,7 +33,7 @@ def objective(config: Config, *, beta: float, warmup: float, batchnorm: str) -> 
         """Boosted cross-entropy under attack, and the divergence weighted by how little p(x) believes the label."""
         logits, attacked = model(x), model(x_adv)
         clean, wrong = F.log_softmax(logits, 1), F.softmax(attacked, 1).scatter(1, y[:, None], 0).amax(1)
-        boosted = F.cross_entropy(attacked, y, reduction="none") - (1 + SLACK - wrong).log()
+        boosted = cross_entropy(attacked, y, moment) - (1 + SLACK - wrong).log()
         divergence = F.kl_div(F.log_softmax(attacked, 1), clean, reduction="none", log_target=True).sum(1)
         unsure = 1 - clean.gather(1, y[:, None]).squeeze(1).exp()
         return boosted + beta * moment.beta * divergence * unsure

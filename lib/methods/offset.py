@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib import attacks
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, bounded
 
 
 class Offset(nn.Module):
@@ -30,8 +30,11 @@ def add_on(method: Method, config: Config, *, strength: float) -> Method:
     """Adds b_c = strength (mean a - a_c) to the logit of class c, in the last layer.
 
     a_c: accuracy of the class on validation images under PGD on the margin, with the steps of config.train, against
-    the network without the bonus. strength 0 is the objective itself. The sum of b is 0.
+    the network without the bonus; a class without such images gets none. strength 0 is the objective itself. The sum
+    of b is 0. It is in units of the logits: cosines of `he` lie in [-1, 1], so there a strength does far more.
     """
+    bounded("offset.strength", strength, least=0)
+
     def network(model, shape, classes, statistics, *more):
         """The network with an `Offset` as its last layer."""
         return method.network(model, shape, classes, statistics, *more).append(Offset(classes))
@@ -47,7 +50,7 @@ def add_on(method: Method, config: Config, *, strength: float) -> Method:
             with attacks.under_attack(model), torch.no_grad():
                 right = y[model(x_adv).argmax(1) == y]
             hits, n = (total + torch.bincount(v, minlength=len(layer.b)) for total, v in ((hits, right), (n, y)))
-        accuracy = hits / n
-        layer.b.copy_(strength * (accuracy.mean() - accuracy))
+        accuracy, seen = hits / n.clamp_min(1), n > 0
+        layer.b.copy_(torch.where(seen, strength * (accuracy[seen].mean() - accuracy), 0.0))
 
     return replace(method, network=network, finish=finish)

@@ -3,11 +3,9 @@
 min_w E[ max_{x' in B(x, eps)} l(f_w(x'), y) ]: the inner maximum by PGD, the outer minimum by SGD on its result.
 """
 
-import torch.nn.functional as F
-
 from lib import attacks, models
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, bounded, cross_entropy
 
 
 def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
@@ -17,6 +15,7 @@ def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
     et al. have none, and 0 gives theirs.
     batchnorm: mode of BatchNorm during the attack, 'eval' or 'train' (the codes of Madry et al. and AWP: train).
     """
+    bounded("pgd.warmup", warmup, least=0, most=1)
     train, threat = config.train, config.threat
 
     def attack(model, x, y, moment):
@@ -26,6 +25,6 @@ def objective(config: Config, *, warmup: float, batchnorm: str) -> Method:
 
     def loss(model, x, x_adv, y, moment):
         """Cross-entropy on the adversarial examples alone."""
-        return F.cross_entropy(model(x_adv), y, reduction="none")
+        return cross_entropy(model(x_adv), y, moment)
 
     return Method(network=models.build, attack=attack, loss=loss)

@@ -1,10 +1,8 @@
 """Standard training: cross-entropy on clean images. The control of every other method."""
 
-import torch.nn.functional as F
-
 from lib import models
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, cross_entropy
 
 
 def objective(config: Config) -> Method:
@@ -12,6 +10,6 @@ def objective(config: Config) -> Method:
 
     def loss(model, x, x_adv, y, moment):
         """Cross-entropy on the clean images."""
-        return F.cross_entropy(model(x), y, reduction="none")
+        return cross_entropy(model(x), y, moment)
 
     return Method(network=models.build, attack=None, loss=loss)

@@ -9,19 +9,21 @@ import torch.nn.functional as F
 
 from lib import attacks, models
 from lib.config import Config
-from lib.methods import Method
+from lib.methods import Method, bounded, cross_entropy
 
 
 def objective(config: Config, *, beta: float, warmup: float, batchnorm: str) -> Method:
     """TRADES with the steps of config.train.
 
     beta: weight of the divergence (the authors' code: 6 for CIFAR-10). warmup, batchnorm: as in `pgd`; the authors
-    have no warm-up. Their code attacks in train mode, that of Rice et al. and of AWP in eval mode.
+    have no warm-up. Their code attacks in eval mode.
 
     As in their code the attack begins at x plus normal noise of standard deviation 0.001, since at x itself the
     divergence has no gradient; and the prediction for x is the target of the divergence, but gradients pass
     through it. Ours: p(x) is computed once for an attack, not anew for each step (in eval mode the same numbers).
     """
+    bounded("trades.beta", beta, least=0)
+    bounded("trades.warmup", warmup, least=0, most=1)
     train, threat = config.train, config.threat
 
     def attack(model, x, y, moment):
@@ -37,6 +39,6 @@ def objective(config: Config, *, beta: float, warmup: float, batchnorm: str) -> 
         logits, attacked = model(x), model(x_adv)
         divergence = F.kl_div(F.log_softmax(attacked, 1), F.log_softmax(logits, 1), reduction="none",
                               log_target=True).sum(1)
-        return F.cross_entropy(logits, y, reduction="none") + beta * moment.beta * divergence
+        return cross_entropy(logits, y, moment) + beta * moment.beta * divergence
 
     return Method(network=models.build, attack=attack, loss=loss)
