@@ -149,7 +149,8 @@ CLAIMS = [
           "standard training on clean images", f"{ABSTRACT}: remarkable discrepancies; the comparison is ours",
           "methods", ("standard", "pgd"), larger_spread),
     Claim("C2a", f"Any two attacks rank the classes of pgd alike: each rank correlation above {STABLE}",
-          f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd",), over_attacks, attacks=("fgsm",)),
+          f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd",), over_attacks,
+          attacks=("fgsm",)),
     Claim("C2b", "Any two methods trained against an adversary rank the classes alike: each rank correlation above "
           f"{STABLE}", f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd", "trades"),
           over_defences),
