@@ -22,19 +22,19 @@ PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook 
 class Terminal:
     """A stream that shows a notebook's output as it comes, and adds the time left to lines such as 'epoch 3/30'.
 
-    Times appear here only, never in the notebook, so that executed copies can be compared. name: before each line, for
-    runs that go side by side.
+    Times appear here only, never in the notebook, so that executed copies can be compared. prefix: before each line,
+    for runs that go side by side.
     """
 
-    def __init__(self, stream, name: str = ""):
-        self.stream, self.name, self.pending, self.done = stream, name, "", None
+    def __init__(self, stream, prefix: str = ""):
+        self.stream, self.prefix, self.pending, self.done = stream, prefix, "", None
         self.began = self.shown = time.monotonic()
 
     def write(self, text: str) -> None:
         """Show the lines that are complete by now."""
         *lines, self.pending = (self.pending + text).split("\n")
         for line in filter(str.strip, lines):
-            print(f"  {self.name}{line}{self._left(line)}", file=self.stream, flush=True)
+            print(f"  {self.prefix}{line}{self._left(line)}", file=self.stream, flush=True)
             self.shown = time.monotonic()
 
     def _left(self, line: str) -> str:
@@ -69,8 +69,8 @@ def run(notebook: str, out: str, **parameters) -> None:
     target = root() / out / Path(notebook).name
     target.parent.mkdir(parents=True, exist_ok=True)
     _die_with_parent()
-    name = f"{instance.name}  " if int(os.environ.get(JOBS) or 1) > 1 else ""
-    _execute(root() / notebook, target, parameters, name)
+    prefix = f"{instance.name}  " if int(os.environ.get(JOBS) or 1) > 1 else ""
+    _execute(root() / notebook, target, parameters, prefix)
     tidy(target)
 
 
@@ -85,7 +85,7 @@ def _refuse_stale(instance) -> None:
         raise ConfigError(f"{changed[0]} was edited after this `dvc repro` began: run `dvc repro` again")
 
 
-def _execute(source: Path, target: Path, parameters: dict, name: str) -> None:
+def _execute(source: Path, target: Path, parameters: dict, prefix: str) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -95,8 +95,8 @@ def _execute(source: Path, target: Path, parameters: dict, name: str) -> None:
         known("parameter", name, names, source.name)
     try:
         papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", cwd=str(root()),
-                                   progress_bar=False, stdout_file=Terminal(sys.stdout, name),
-                                   stderr_file=Terminal(sys.stderr, name), extra_arguments=["--log-level=40"])
+                                   progress_bar=False, stdout_file=Terminal(sys.stdout, prefix),
+                                   stderr_file=Terminal(sys.stderr, prefix), extra_arguments=["--log-level=40"])
     except PapermillExecutionError as error:
         place = target.relative_to(root())
         raise SystemExit(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "

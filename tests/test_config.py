@@ -74,7 +74,7 @@ def test_types_of_values(kind, value, result):
     ("profile: default", "profile: defualt", "unknown profile 'defualt' (did you mean 'default'?); there are:"),
     ("datasets: [digits]", "datasets: [digit]", "unknown data set 'digit' (did you mean 'digits'?); there are:"),
     ("methods: [standard, pgd, ", "methods: [standard, pdg, ", "unknown method 'pdg' in 'pdg' (did you mean 'pgd'?)"),
-    ("methods: [standard, pgd, ", "methods: [standard, pgd+apw, ", "unknown method 'apw' in 'pgd+apw'; there are: "),
+    ("methods: [standard, pgd, ", "methods: [standard, pgd+apw, ", "unknown method 'apw' in 'pgd+apw' (did you mean 'awp'?); there are: awp, balanced,"),
     ("epochs: 30, ", "epoch: 30, ", "unknown key 'epoch' in section 'train' of params.yaml (did you mean 'epochs'?)"),
     ("epochs: 30, ", "epochs: many, ", "train.epochs in params.yaml is 'many', not int"),
     ("    momentum: 0.9\n", "", "section 'train' of params.yaml lacks momentum"),

@@ -34,21 +34,22 @@ def clone(tmp_path_factory):
     place = tmp_path_factory.mktemp("clone") / "companion"
     began = time.monotonic()
     output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
-    assert "figures:   results/smoke/figures/" in output and "stage 11/11  report@smoke" in output
+    assert "figures:   results/smoke/figures/" in output and "stage 19/19  report@smoke" in output
     assert time.monotonic() - began < 240
     return place
 
 
 def test_every_result_is_there(clone):
     smoke = clone / "results/smoke"
-    names = {"attacks", "classes", "confusion", "learning", "trade-off", "landscape", "surface"}
+    names = {"attacks", "learning", "trade-off", "landscape", "surface", "page", "removal", "temperature", "balance",
+             "classes", "methods", "along", "norms", "peak", "confusion", "consistency", "gain"}
     assert {p.name for p in (smoke / "figures").iterdir()} == {f"digits-{name}.svg" for name in names}
     results = json.loads((smoke / "summary.json").read_text())["results"]["digits"]
-    assert set(results) == {"standard", "pgd"}
+    assert set(results) == {"standard", "pgd", "pgd+balanced"}
     assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst case", "worst class", "gap", "sharpness"}
     metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
     assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
-    assert len(list(smoke.rglob("*.ipynb"))) == 11
+    assert len(list(smoke.rglob("*.ipynb"))) == 19
     claims = json.loads((smoke / "claims.json").read_text())["digits"]
     assert [row["id"] for row in claims] == ["S1", "S2", "S3", "S4"]
     assert {row["verdict"] for row in claims} == {"inconclusive"}  # one seed
@@ -73,7 +74,7 @@ def test_dvc_shows_something_worth_looking_at(clone):
     assert "worst class" in shown and "digits/pgd.json" in shown
     call(clone, "dvc", "plots", "show")
     page = (clone / "dvc_plots/index.html").read_text()
-    assert page.count("<img") == 7 and "://" not in page.replace("http://www.w3.org", "")
+    assert page.count("<img") == 17 and "://" not in page.replace("http://www.w3.org", "")
 
 
 def test_nothing_left_to_do_takes_seconds(clone):
@@ -87,7 +88,7 @@ def test_prose_reruns_nothing_and_figures_only_redraw(clone, edit):
     assert ran(call(clone, "dvc", "repro")) == {"code"}
     edit(clone / "lib/figures/style.py", '"grid.alpha": 0.3', '"grid.alpha": 0.5')
     before = (clone / "results/smoke/figures/digits-classes.svg").read_bytes()
-    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "papers", "report"}
+    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "relations", "page", "papers", "report"}
     assert (clone / "results/smoke/figures/digits-classes.svg").read_bytes() != before
     edit(clone / "lib/figures/style.py", '"grid.alpha": 0.5', '"grid.alpha": 0.3')
     edit(clone / "notebooks/pipeline/02_train.ipynb", "In what way is a network trained", "How is a network trained")

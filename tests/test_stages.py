@@ -7,6 +7,10 @@ import pytest
 from lib import stages
 
 
+# All that judges a network by its per-sample table.
+EVALUATED = {"attack", "classwise", "parity", "relations", "removal", "temperature", "balance", "page", "report"}
+
+
 @pytest.fixture
 def stale(project):
     """What differs after an edit: names of the stages whose code file changed."""
@@ -25,7 +29,8 @@ def stale(project):
 
 def test_instances_are_those_of_dvc(stale):
     names = list(stale.instances)
-    assert len(names) == 1 + 6 + 6 + 1 + 6 + 1 + 1 + 1
+    runs, classes, studies = 7 * 3, 1 + 1 + 1, (2 + 1 + 5 + 1) * 3  # classwise, relations, page; one for each method
+    assert len(names) == 1 + 2 * runs + classes + studies + 1 + 2 + 1
     assert names[1] == "train@default-digits-standard-0" and names[-1] == "report@default"
 
 
@@ -38,11 +43,13 @@ def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
 
 @pytest.mark.parametrize(("file", "before", "after", "expected"), [
     ("notebooks/pipeline/02_train.ipynb", "trained.save(out)", "trained.save(out); done = 1", {"train"}),
-    ("lib/figures/style.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "papers", "report"}),
+    ("lib/figures/style.py", "WIDTH = 7.0", "WIDTH = 6.5", {"data", "classwise", "relations", "page", "papers", "report"}),
     ("lib/landscape.py", "distance: float = 0.5", "distance: float = 0.4", {"landscape", "report"}),
-    ("lib/evaluate.py", '"clean", "worst', '"none", "worst', {"attack", "classwise", "parity", "report"}),
-    ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", {"report"}),
-    ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", {"attack", "classwise", "papers", "parity", "report"}),
+    ("lib/evaluate.py", '"clean", "worst', '"none", "worst', EVALUATED | {"papers"}),
+    ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", {"page", "report"}),
+    ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", EVALUATED | {"papers"}),
+    ("lib/classwise/gain.py", "splits: int = 10", "splits: int = 5", {"classwise", "relations", "page", "report"}),
+    ("lib/removal.py", "SEED_STEP = 1000", "SEED_STEP = 100", {"removal", "page", "report"}),
     ("params.yaml", "points: 21", "points: 11", {"landscape", "report"}),
     # Stages after `data` read its images.npz: DVC reruns them if that changes, and only then.
     ("params.yaml", "validation: 0.1 ", "validation: 0.2 ", {"data", "papers"}),
@@ -54,20 +61,22 @@ def test_an_edit_reruns_what_uses_it(project, edit, stale, file, before, after, 
 
 
 @pytest.mark.parametrize(("file", "before", "after"), [
-    ("lib/methods/pgd.py", "if warmup else 1.0", "if warmup else 0.5"),
+    ("lib/methods/pgd.py", "cross_entropy(model(x_adv)", "cross_entropy(2 * model(x_adv)"),
     ("params.yaml", "    warmup: 0.3", "    warmup: 0.1"),
 ])
 def test_a_method_reruns_only_itself(project, edit, stale, file, before, after):
     edit(project / file, before, after)
     stages._imports.cache_clear()
     changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances[i.name]}
-    assert {n for n in changed if n.startswith("train@")} == {f"train@default-digits-pgd-{s}" for s in range(3)}
-    assert not any("standard" in name for name in changed)
+    uses = {"pgd", "pgd+he", "pgd+cfa", "pgd+balanced"}
+    assert {n for n in changed if n.startswith("train@")} == {f"train@default-digits-{m}-{s}" for m in uses
+                                                              for s in range(3)}
+    assert not any("standard" in name or "trades" in name for name in changed)
 
 
 def test_a_new_method_is_one_file_and_two_entries(project, edit):
     (project / "lib/methods/mine.py").write_text("def add_on(method, config, *, strength):\n    return method\n")
-    edit(project / "params.yaml", "methods: [standard, pgd]", "methods: [standard, pgd, pgd+mine]")
+    edit(project / "params.yaml", "methods: [standard, pgd, ", "methods: [standard, pgd, pgd+mine, ")
     edit(project / "params.yaml", "  standard: {}", "  standard: {}\n  mine: {strength: 2}")
     stages.write("default")
     file = json.loads((project / "results/default/code/train/digits/pgd+mine/0.json").read_text())
@@ -77,9 +86,9 @@ def test_a_new_method_is_one_file_and_two_entries(project, edit):
 
 def test_adding_a_method_leaves_the_others_alone(project, edit, stale):
     (project / "lib/methods/mine.py").write_text("def add_on(method, config):\n    return method\n")
-    edit(project / "params.yaml", "methods: [standard, pgd]", "methods: [standard, pgd, pgd+mine]")
+    edit(project / "params.yaml", "methods: [standard, pgd, ", "methods: [standard, pgd, pgd+mine, ")
     changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances.get(i.name)}
-    assert {n.split("@")[0] for n in changed if "mine" not in n} == {"classwise", "parity", "report"}
+    assert {n.split("@")[0] for n in changed if "mine" not in n} == {"classwise", "parity", "relations", "page", "report"}
 
 
 def test_a_chapter_has_its_data_set_whatever_the_profile_runs(project, edit):
