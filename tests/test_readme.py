@@ -30,6 +30,18 @@ def test_the_table_is_that_of_the_summary(method):
     assert last["clean"]["n"] == 3
 
 
+def test_the_claims_are_those_of_the_file():
+    """Each row of the table: id, statement, verdict, estimate [low, high] times 100."""
+    claims = {row["id"]: row for row in json.loads((ROOT / "results/default/claims.json").read_text())["digits"]}
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in TEXT.splitlines() if line.startswith("| C")]
+    assert len(rows) >= 10
+    for key, statement, verdict, shown in rows:
+        row = claims[key]
+        numbers = " ".join(f"{100 * row[name] + 0.0:.0f}" for name in ("estimate", "low", "high")).split()
+        assert (statement, verdict) == (row["statement"], row["verdict"])
+        assert shown == f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
 def test_every_path_exists():
     linked = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert linked and all((ROOT / path).exists() for path in linked)
