@@ -51,7 +51,8 @@ def test_every_result_is_there(clone):
     assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
     assert len(list(smoke.rglob("*.ipynb"))) == 19
     claims = json.loads((smoke / "claims.json").read_text())["digits"]
-    assert [row["id"] for row in claims] == ["S1", "S2", "S3", "S4"]
+    ids = "S1 S2 S3 S4 C1 C2a C4a C4b C5b C7 C6 C6a C6b C8-pgd C8m-pgd C9-pgd C10a C10b C10c C10d"
+    assert [row["id"] for row in claims] == ids.split()
     assert {row["verdict"] for row in claims} == {"inconclusive"}  # one seed
     checks = pd.read_csv(smoke / "attack/digits/pgd/0/alarms.csv")
     assert set(checks.checkpoint) == {"best", "last"} and {"state", "loss", "black-box"} <= set(checks.check)
