@@ -11,7 +11,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 repro: env
 	@dvc repro -q code
 	@export JOBS=$(JOBS); for stage in $$(dvc stage list --name-only | sed 's/@.*//' | uniq); do \
-	  dvc stage list --name-only | grep "^$$stage@" | xargs -P $(JOBS) -n 1 dvc repro -q -s || exit 1; done
+	  dvc stage list --name-only | grep "^$$stage@" | xargs -P $(JOBS) -I{} sh -c 'dvc repro -q -s {} || exit 1' || exit 1; \
+	done
 	@dvc repro
 	@python -m lib figures
 
