@@ -9,7 +9,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 # Every figure of the profile named in params.yaml: `dvc repro`, but the runs of a stage, which do not depend on one
 # another, go JOBS at a time. On a GPU use JOBS=1.
 repro: env
-	@dvc repro -q code
+	@dvc repro -q data.dvc code
 	@export JOBS=$(JOBS); for stage in $$(dvc stage list --name-only | sed 's/@.*//' | uniq); do \
 	  dvc stage list --name-only | grep "^$$stage@" | xargs -P $(JOBS) -I{} sh -c 'dvc repro -q -s {} || exit 1' || exit 1; \
 	done

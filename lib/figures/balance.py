@@ -21,6 +21,7 @@ def pareto_curves(curves: Mapping[str, Mapping[str, np.ndarray]], attack: str,
     [0, 1]; `chose` (seeds,), the place of the strength that each seed chose. Lines join means over seeds, and dots are
     the seeds. extra: single points of other methods, (mean, worst) over seeds, each (seeds,).
     """
+    alone = ax is None
     ax = ax or plt.subplots(figsize=(WIDTH, 4.2))[1]
     style = looks([*curves, *(extra or {})])
     for number, (defence, curve) in enumerate(curves.items()):
@@ -47,7 +48,10 @@ def pareto_curves(curves: Mapping[str, Mapping[str, np.ndarray]], attack: str,
     ax.set_ylim(bottom=max(ax.get_ylim()[0], -0.02))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 1):g}%"))
-    ax.figure.legend(loc="outside lower center", ncols=3)
+    if alone:
+        ax.figure.legend(loc="outside lower center", ncols=3)
+    else:
+        ax.legend(fontsize=7, handlelength=1.2)
     return ax.figure
 
 

@@ -19,14 +19,17 @@ def page(panels: Sequence[tuple[str, str, Callable[[Axes], object]]]) -> Figure:
     panels: (question, answer, draw), where draw(ax) draws. An empty answer leaves its line out.
     """
     rows = -(-len(panels) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(WIDTH * 1.35, 3.5 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, 2, figsize=(WIDTH * 1.35, 3.6 * rows), squeeze=False)
     for letter, ax, (question, answer, draw) in zip("abcdefgh", axes.flat, panels, strict=False):
         draw(ax)
-        ax.set_title(f"{letter}  {question}", fontsize=10, weight="bold", loc="left", pad=34)
-        ax.text(0, 1.02, fill(answer, 72), transform=ax.transAxes, fontsize=7.5, color="0.3", va="bottom")
+        lines = fill(answer, 68).split("\n")
+        texts = [ax.text(0, 1.02, "\n".join(lines), transform=ax.transAxes, fontsize=7.5, color="0.3", va="bottom"),
+                 ax.set_title(f"{letter}  {question}", fontsize=9.5, weight="bold", pad=6 + 11 * len(lines))]
+        for text in texts:
+            text.set_in_layout(False)  # they may be wider than their panel, and the layout keeps room for them
     for ax in list(axes.flat)[len(panels):]:
         ax.set_visible(False)
-    figure.get_layout_engine().set(hspace=0.06, wspace=0.05)
+    figure.get_layout_engine().set(hspace=0.17, wspace=0.06, rect=(0, 0, 1, 0.98))
     return figure
 
 
@@ -40,7 +43,7 @@ def class_lines(classes: Sequence[str], accuracy: Mapping[str, np.ndarray], low:
     ax.set_xticks(range(len(order)), [classes[c] for c in order] if len(order) <= 20 else [""] * len(order))
     ax.set(xlabel="class, the weakest first", ylabel="accuracy under all attacks", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(fontsize=7, loc="upper left", handlelength=1.5)
+    ax.legend(fontsize=7, loc="lower right", handlelength=1.5)
 
 
 def weakest_along(epochs: np.ndarray, accuracy: np.ndarray, classes: Sequence[str], ax: Axes) -> None:
