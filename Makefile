@@ -6,14 +6,8 @@ STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: repro smoke test lab env lock
-# Every figure of the profile named in params.yaml: `dvc repro`, but the runs of a stage, which do not depend on one
-# another, go JOBS at a time. On a GPU use JOBS=1.
-repro: env
-	@dvc repro -q data.dvc code
-	@export JOBS=$(JOBS); for stage in $$(dvc stage list --name-only | sed 's/@.*//' | uniq); do \
-	  dvc stage list --name-only | grep "^$$stage@" | xargs -P $(JOBS) -I{} sh -c 'dvc repro -q -s {} || exit 1' || exit 1; \
-	done
-	@dvc repro
+repro: env            # every figure of the profile named in params.yaml, JOBS stages at a time (on a GPU: JOBS=1)
+	@python -m lib repro $(JOBS)
 	@python -m lib figures
 
 smoke: env            # the whole pipeline, tiny, in a copy of this tree: about two minutes

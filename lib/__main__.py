@@ -4,6 +4,7 @@
   run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
   fetch NAME ...                           download image sets into the data home, and check them
   profile NAME                         set profile, datasets, methods, seeds and studies of params.yaml to a profile's
+  repro [JOBS]                         dvc repro, with up to JOBS stages side by side (2)
   figures                              say where the figures of the current profile are
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
@@ -62,6 +63,15 @@ def profile(name: str) -> None:
     path.write_text(text)
 
 
+def repro(jobs: str = "2") -> None:
+    """Run what is stale, stages side by side."""
+    from lib import parallel
+
+    if not jobs.isdigit() or jobs == "0":
+        raise params.ConfigError(f"JOBS is '{jobs}': it has to be a number of stages, such as 2")
+    parallel.repro(int(jobs))
+
+
 def figures() -> None:
     """Say where the figures of the current profile are."""
     folder = Path("results") / params.read()["profile"]
@@ -70,7 +80,7 @@ def figures() -> None:
 
 
 def smoke(folder: str = ".smoke") -> None:
-    """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run `dvc repro`."""
+    """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
     listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=root, capture_output=True,
                             text=True, check=True).stdout
@@ -79,13 +89,14 @@ def smoke(folder: str = ".smoke") -> None:
         if (root / name).is_file() and not name.startswith(("results/", "dvc.lock")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "lib", "profile", "smoke"], ["dvc", "repro"],
-                    [sys.executable, "-m", "lib", "figures"]):
-        subprocess.run(command, cwd=copy, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    for words in (["profile", "smoke"], ["repro"], ["figures"]):
+        subprocess.run([sys.executable, "-m", "lib", *words], cwd=copy, check=True)
     print(f"(in {copy})")
 
 
-COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "figures": figures, "smoke": smoke}
+COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
+            "smoke": smoke}
 
 
 def main(words: list[str]) -> int:
