@@ -70,8 +70,8 @@ class Claim:
         """The claim and what the evidence says of it, as one row of a table."""
         found = self.rule(evidence)
         return {"id": self.id, "statement": self.statement, "source": self.source, "figure": self.figure,
-                "verdict": found["verdict"], "estimate": found["mean"], "low": found["low"], "high": found["high"],
-                "n_seeds": found["n"], "n_images": found["images"]}
+                "verdict": found["verdict"], "estimate": float(found["mean"]), "low": float(found["low"]),
+                "high": float(found["high"]), "n_seeds": int(found["n"]), "n_images": int(found["images"])}
 
 
 def judge(estimate: dict, *, above: float | None = None, below: float | None = None, seeds: int = SEEDS) -> str:
