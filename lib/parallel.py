@@ -1,5 +1,6 @@
 """`dvc repro` with stages side by side: DVC runs one at a time, but most runs do not depend on one another."""
 
+import json
 import os
 import subprocess
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -11,32 +12,38 @@ from lib.params import ConfigError, root
 
 
 def repro(jobs: int) -> None:
-    """Reproduce the profile of params.yaml, up to `jobs` stages at a time; each line of output names its stage.
+    """Reproduce the profile of params.yaml, up to `jobs` runs at a time; each line of output names its run.
 
-    A stage begins when all stages that it reads from are done. What DVC does not find stale is not run. After a failure
-    nothing new begins; SystemExit comes when what was running has ended.
+    A stage begins when all stages that it reads from are done. What is not stale, nor reads from what is, is not looked
+    at. After a failure nothing new begins; SystemExit comes when what was running has ended.
     """
-    subprocess.run(["dvc", "repro", "-q", "data.dvc", "code"], check=True)
-    listed = subprocess.run(["dvc", "stage", "list", "--name-only"], check=True, capture_output=True, text=True).stdout
-    left, needs = {}, reads()
-    for name in listed.split():
-        left.setdefault(name.split("@")[0], []).append(name)
-    done, running, open_runs = {"code"}, {}, {stage: len(names) for stage, names in left.items()}
-    del left["code"]
+    _dvc("repro", "-q", "data.dvc", "code")
+    needs = reads()
+    stale = {name.split("@")[0] for name in json.loads(_dvc("status", "--json"))} & set(needs)
+    for stage in needs:  # dvc.yaml lists a stage after those that it reads from
+        stale |= {stage} if needs[stage] & stale else set()
+    left = {stage: [] for stage in stale}
+    for name in _dvc("stage", "list", "--name-only").split():
+        left.get(name.split("@")[0], []).append(name)
+    _side_by_side(left, needs, jobs)
+    subprocess.run(["dvc", "repro"], check=True)
+
+
+def _side_by_side(left: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> None:
+    """Run all names in `left`, by stage, each stage after those in `left` that it needs."""
+    running, unfinished = {}, {stage: len(names) for stage, names in left.items()}
     with ThreadPoolExecutor(jobs) as pool:
         while left or running:
-            for stage in [s for s in left if needs[s] <= done]:
+            for stage in [s for s in left if not needs[s] & set(unfinished)]:
                 running |= {pool.submit(_one, name, jobs): stage for name in left.pop(stage)}
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 stage = running.pop(future)
-                open_runs[stage] -= 1
                 if future.result():
                     pool.shutdown(cancel_futures=True)
                     raise SystemExit(1)
-                if not open_runs[stage]:
-                    done.add(stage)
-    subprocess.run(["dvc", "repro"], check=True)
+                unfinished[stage] -= 1
+                if not unfinished[stage]:
+                    del unfinished[stage]
 
 
 def reads() -> dict[str, set[str]]:
@@ -50,6 +57,11 @@ def reads() -> dict[str, set[str]]:
     return found
 
 
+def _dvc(*words: str) -> str:
+    """What a DVC command prints; CalledProcessError if it fails."""
+    return subprocess.run(["dvc", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def _one(name: str, jobs: int) -> int:
-    """Reproduce one stage; its exit status."""
+    """Reproduce one run; its exit status."""
     return subprocess.run(["dvc", "repro", "-q", "-s", name], env={**os.environ, JOBS: str(jobs)}).returncode
