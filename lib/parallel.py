@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import yaml
@@ -31,19 +32,24 @@ def repro(jobs: int) -> None:
 
 def _side_by_side(left: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> None:
     """Run all names in `left`, by stage, each stage after those in `left` that it needs."""
-    running, unfinished = {}, {stage: len(names) for stage, names in left.items()}
+    running, unfinished, failed = {}, {stage: len(names) for stage, names in left.items()}, threading.Event()
+
+    def one(name: str) -> None:
+        """Run one, unless another has failed."""
+        if not failed.is_set() and _one(name, jobs):
+            failed.set()
+
     with ThreadPoolExecutor(jobs) as pool:
         while left or running:
             for stage in [s for s in left if not needs[s] & set(unfinished)]:
-                running |= {pool.submit(_one, name, jobs): stage for name in left.pop(stage)}
+                running |= {pool.submit(one, name): stage for name in left.pop(stage)}
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 stage = running.pop(future)
-                if future.result():
-                    pool.shutdown(cancel_futures=True)
-                    raise SystemExit(1)
                 unfinished[stage] -= 1
                 if not unfinished[stage]:
                     del unfinished[stage]
+    if failed.is_set():
+        raise SystemExit(1)
 
 
 def reads() -> dict[str, set[str]]:

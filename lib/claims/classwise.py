@@ -86,16 +86,16 @@ def _over_seeds_too(estimate: dict, rows: pd.DataFrame, within: tuple[float, flo
             "high": np.maximum(over["high"], estimate["high"]), "images": rows["index"].nunique()}
 
 
-def _gain(evidence: Evidence, name: str) -> dict:
+def _gain(evidence: Evidence, name: str, within: tuple[float, float] = (-np.inf, np.inf)) -> dict:
     """One estimate of `classwise.gain`, of the strongest attack on pgd over FGSM."""
     rows = [evidence.rows("pgd", attack) for attack in ("fgsm", evidence.strongest)]
     (labels, weak), (_, strong) = map(classwise.hits, rows)
-    return _over_seeds_too(classwise.gain(labels, weak, strong)[name], rows[0])
+    return _over_seeds_too(classwise.gain(labels, weak, strong)[name], rows[0], within)
 
 
 def gain_of_weak_classes(evidence: Evidence) -> dict:
     """Rank correlation of what a class loses with its accuracy on other images, below 0."""
-    found = _gain(evidence, "correlation")
+    found = _gain(evidence, "correlation", (-1, 1))
     return {**found, "verdict": judge(found, below=0)}
 
 
