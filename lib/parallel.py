@@ -23,7 +23,7 @@ def repro(jobs: int) -> None:
     stale = {name.split("@")[0] for name in json.loads(_dvc("status", "--json"))} & set(needs)
     for stage in needs:  # dvc.yaml lists a stage after those that it reads from
         stale |= {stage} if needs[stage] & stale else set()
-    left = {stage: [] for stage in stale}
+    left = {stage: [] for stage in needs if stage in stale}
     for name in _dvc("stage", "list", "--name-only").split():
         left.get(name.split("@")[0], []).append(name)
     _side_by_side(left, needs, jobs)

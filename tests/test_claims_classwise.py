@@ -78,8 +78,8 @@ def test_symmetry_and_groups():
 
 @pytest.mark.parametrize(("norms", "expected"), [(RISING, "holds"), (RISING[::-1], "fails")])
 def test_norms(norms, expected):
-    rows = pd.DataFrame([{"method": "pgd", "seed": s, "label": c, "norm": norms[c]} for s in range(SEEDS)
-                         for c in range(CLASSES)])
+    rows = pd.DataFrame([{"method": "pgd", "seed": s, "label": c, "norm": norms[c], "accuracy": RISING[c]}
+                         for s in range(SEEDS) for c in range(CLASSES)])
     assert verdict(classwise.norm_correlation, evidence(table(RISING), norms=rows)) == expected
 
 

@@ -18,7 +18,8 @@ class Evidence:
 
     table: of all runs (`lib.evaluate`); headline: its headline attack; strongest: its tier. superclasses: the group of
     each class, or None. studies: for each study (removal, temperature, balance) its per-sample tables of all runs, with
-    columns method and seed. norms: columns method, seed, label and norm, of the rows of the last layer.
+    columns method and seed. norms: columns method, seed, label, norm of its row in the last layer, and accuracy in the
+    worst case.
     """
 
     table: pd.DataFrame
