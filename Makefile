@@ -10,7 +10,7 @@ repro: env            # every figure of the profile named in params.yaml, JOBS s
 	@python -m lib repro $(JOBS)
 	@python -m lib figures
 
-smoke: env            # the whole pipeline, tiny, in a copy of this tree: about two minutes
+smoke: env            # the whole pipeline, tiny, in a copy of this tree: about three minutes
 	python -m lib smoke
 
 test: env             # lib, the notebooks, and one run of `smoke` in a clone

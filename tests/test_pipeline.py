@@ -35,7 +35,7 @@ def clone(tmp_path_factory):
     began = time.monotonic()
     output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
     assert "figures:   results/smoke/figures/" in output and "stage 19/19  report@smoke" in output
-    assert time.monotonic() - began < 240
+    assert time.monotonic() - began < 400  # beside the other tests; alone on two cores under 240
     return place
 
 
