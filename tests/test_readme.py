@@ -37,7 +37,7 @@ def test_the_claims_are_those_of_the_file():
     assert len(rows) >= 10
     for key, statement, verdict, shown in rows:
         row = claims[key]
-        numbers = " ".join(f"{100 * row[name] + 0.0:.0f}" for name in ("estimate", "low", "high")).split()
+        numbers = [round(100 * row[name]) for name in ("estimate", "low", "high")]
         assert (statement, verdict) == (row["statement"], row["verdict"])
         assert shown == f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
