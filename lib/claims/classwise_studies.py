@@ -106,7 +106,8 @@ R, T, B = ("removal",), ("temperature",), ("balance",)
 TEMPERED = ("pgd", "trades", "mart", "pgd+he")
 CLAIMS = [
     Claim("C6", "Most images that are attacked into a class withstand attacks when the network is trained without it",
-          SUBMISSION, "removal", ("pgd",), comes_home(removal.GONE, above=0.5), R),
+          f"{SUBMISSION}, of all such images; half is ours", "removal", ("pgd",),
+          comes_home(removal.GONE, above=0.5), R),
     Claim("C6a", "Of these, more withstand it than when another class is left out", "ours: a control of C6", "removal",
           ("pgd",), comes_home(removal.LESS_CLASS), R),
     Claim("C6b", "Of these, more withstand it than when the full network is trained again", "ours: a control of C6",
