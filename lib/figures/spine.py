@@ -52,7 +52,7 @@ def trade_off(points: Mapping[str, tuple[np.ndarray, np.ndarray]], clean: Mappin
         ax.set(xlabel="clean accuracy", title="closer" if len(panels) == 2 and methods is close else "")
         ax.margins(x=0.15, y=0.15)
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1))  # as many digits as the ticks need
     axes[0, 0].set(ylabel=f"accuracy under {attack}", ylim=(-0.03, 1))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     return figure
