@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import attacks, compute, data, evaluate, methods, stats, train
-from lib.config import Config, on_the_spot
+from lib import attacks, compute, evaluate, methods, stats, train
+from lib.config import Config
 from lib.data import Dataset
 from lib.methods import balanced, offset  # noqa: F401  a stage depends on what is imported, not on names in a spec
 from lib.params import known
@@ -89,16 +89,6 @@ def attacked(config: Config, model: nn.Module, dataset: Dataset, device: torch.d
             rows = evaluate.per_sample(model, images, attack, compute.generator(config.seed, device))
             tables.append(rows[["index", "label", "predicted"]].assign(split=split, attack=name))
     return pd.concat(tables, ignore_index=True)[["split", "attack", "index", "label", "predicted"]]
-
-
-def load(config: Config, device: torch.device) -> pd.DataFrame:
-    """The table of one run, as stage `balance` wrote it. By hand, in `smoke`, it is made on the spot."""
-    path = config.folder("balance") / "per_sample.csv"
-    if path.exists():
-        return pd.read_csv(path)
-    on_the_spot("balance", config, path)
-    dataset = data.load(config, device)
-    return explore(config, dataset, train.load(config, dataset, device), device, log=lambda line: None)
 
 
 def chosen(table: pd.DataFrame, defence: str) -> float:
@@ -220,8 +210,7 @@ def gain(table: pd.DataFrame) -> pd.DataFrame:
     """What the chosen strength changes in each of `MEASURES`, on the same test images under STRONG.
 
     A row for each seed, defence and measure. Columns: seed, defence, strength, measure, before, after, change, low,
-    high (bootstrap over images, within each class) and n (images). It knows nothing of training noise: see
-    `gain_over_seeds`.
+    high (bootstrap over images, within each class) and n (images). It knows nothing of training noise.
     """
     rows = []
     for seed, defence, strength, pairs in _pairs(table):
@@ -233,12 +222,3 @@ def gain(table: pd.DataFrame) -> pd.DataFrame:
                          "after": after, "change": after - before, "low": found["low"], "high": found["high"],
                          "n": found["n"]})
     return pd.DataFrame(rows)
-
-
-def gain_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """`gain` over the seeds of a table of several runs, each at the strength it chose.
-
-    Columns: defence, measure, mean, low, high (Student's t, nan for one seed) and n (seeds).
-    """
-    found = gain(table).groupby(["defence", "measure"], sort=False).change
-    return pd.DataFrame([{"defence": d, "measure": m, **stats.over_seeds(v, within=(-1, 1))} for (d, m), v in found])

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import attacks, compute, data, evaluate, stats, train
-from lib.config import Config, on_the_spot
-from lib.config import load as load_config
+from lib.config import Config
 from lib.data import Dataset, Files, Images
 from lib.params import ConfigError
 
@@ -141,23 +140,6 @@ def compare(config: Config, dataset: Dataset, full: nn.Module, networks: dict[in
             rows = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
             tables.append(rows.assign(removed=label))
     return pd.concat(tables).sort_values(["removed", "index"], ignore_index=True)
-
-
-def load(config: Config, device: torch.device) -> pd.DataFrame:
-    """The table of one run, as stage `removal` wrote it. By hand, in `smoke`, it is made on the spot."""
-    path = config.folder("removal") / "per_sample.csv"
-    if path.exists():
-        return pd.read_csv(path)
-    on_the_spot("removal", config, path)
-    dataset = data.load(config, device)
-    return explore(config, dataset, train.load(config, dataset, device), device, log=lambda line: None)
-
-
-def load_all(profile: str, dataset: str, axes: dict) -> pd.DataFrame:
-    """The tables of all seeds and of the methods of the study `removal` of `axes` (see `lib.config.axes`)."""
-    runs = [load_config(profile, dataset, method, seed) for method in axes["studies"]["removal"]
-            for seed in axes["seeds"]]
-    return pd.concat([load(run, compute.device(run.compute)) for run in runs], ignore_index=True)
 
 
 def paired(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib import attacks, compute, data, evaluate, stats, train
+from lib import attacks, compute, evaluate, stats, train
 from lib.attacks import Attack
-from lib.config import Config, on_the_spot
+from lib.config import Config
 from lib.data import Dataset
 from lib.params import ConfigError, DataError
 
@@ -64,16 +64,6 @@ def explore(config: Config, dataset: Dataset, trained: train.Trained, device: to
         at = "" if np.isnan(k) else f" at 1/T = {k:g}"
         log(f"temperature {number}/{len(work)}  {split}, {name}{at}: {_hits(rows).mean():.1%} of {len(rows)} images")
     return pd.concat(tables, ignore_index=True)
-
-
-def load(config: Config, device: torch.device) -> pd.DataFrame:
-    """The table of one run, as stage `temperature` wrote it. By hand, in `smoke`, it is made on the spot."""
-    path = config.folder("temperature") / "per_sample.csv"
-    if path.exists():
-        return pd.read_csv(path)
-    on_the_spot("temperature", config, path)
-    dataset = data.load(config, device)
-    return explore(config, dataset, train.load(config, dataset, device), device, log=lambda line: None)
 
 
 def chosen(table: pd.DataFrame, attack: str = "temperature") -> float:

@@ -100,17 +100,6 @@ class TestExplore:
             balance.network(narrow, digits, run[1], "offset", 1.0, CPU)
 
 
-def test_load_reads_what_the_stage_wrote_or_names_it(project):
-    run = config.load("default", "digits", "pgd", 1)
-    with pytest.raises(params.ConfigError, match="`dvc repro balance@default-digits-pgd-1` makes it"):
-        balance.load(run, CPU)
-    folder = project / "results/default/balance/digits/pgd/1"
-    folder.mkdir(parents=True)
-    rows = table({("none", 0.0): both(0.5, 0.6, 0.7)})
-    rows.to_csv(folder / "per_sample.csv", index=False)
-    assert balance.load(run, CPU).equals(rows)
-
-
 def test_the_stage_depends_on_both_add_ons(project):
     found = stages.describe(next(i for i in stages.instances() if i.name == "balance@default-digits-pgd-0"))
     assert {f"lib.methods.{name}" for name in ("pgd", "balanced", "offset", "_classes")} <= set(found["modules"])
@@ -192,8 +181,6 @@ def test_gain_is_paired_and_has_the_change_of_each_measure():
     worst = gain.loc[0, "offset", "worst"]
     assert worst.low <= worst.change <= worst.high and worst.n == 30 and worst.high - worst.low > 0.1
     assert (gain.loc[0, "balanced"][["change", "low", "high"]] == 0).all(axis=None)
-    over = balance.gain_over_seeds(SEEDS).set_index(["defence", "measure"]).loc["offset", "worst"]
-    assert over["mean"] == pytest.approx(0.2) and over.n == 2 and over.high == pytest.approx(0.2)
 
 
 class TestFigures:

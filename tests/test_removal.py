@@ -258,17 +258,6 @@ class TestExplore:
         assert not torch.equal(next(network.parameters()), trained.states["last"][next(iter(before))])
 
 
-def test_load_reads_what_the_stage_wrote_and_refuses_beyond_smoke(project, cfg):
-    place = cfg.folder("removal")
-    place.mkdir(parents=True)
-    by_hand().to_csv(place / "per_sample.csv", index=False)
-    assert removal.load(cfg, CPU).equals(by_hand())
-    axes = {"studies": {"removal": ["pgd"]}, "seeds": [0]}
-    assert len(removal.load_all("smoke", "digits", axes)) == len(by_hand())
-    with pytest.raises(ConfigError, match="dvc repro removal@default-digits-pgd-0"):
-        removal.load(replace(cfg, profile="default"), CPU)
-
-
 class TestFigures:
     @pytest.fixture(autouse=True)
     def style(self):

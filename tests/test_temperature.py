@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib import attacks, compute, config, data, evaluate, figures, stats, temperature, train
+from lib import attacks, compute, config, evaluate, figures, stats, temperature, train
 from lib.config import Threat
 from lib.params import ConfigError, DataError
 
@@ -254,25 +254,6 @@ class TestGradients:
         found = temperature.gradients(cfg, digits, model, CPU).set_index(["attack", "inverse_temperature"])
         assert found.agreement_cross_entropy[("temperature-naive", 1.0)] == 1
         assert found.agreement_margin.loc["temperature"].is_monotonic_increasing
-
-
-class TestLoad:
-    def test_reads_what_the_stage_wrote(self, project, cfg, swept):
-        folder = cfg.folder("temperature")
-        folder.mkdir(parents=True)
-        swept[2].to_csv(folder / "per_sample.csv", index=False, float_format="%.5g")
-        found = temperature.load(cfg, CPU)
-        assert found.predicted.equals(swept[2].predicted) and temperature.chosen(found) == temperature.chosen(swept[2])
-
-    def test_missing_outside_smoke_names_the_stage(self, project, cfg):
-        with pytest.raises(ConfigError, match="temperature@default-digits-pgd-0` makes it"):
-            temperature.load(replace(cfg, profile="default"), CPU)
-
-    def test_by_hand_in_smoke_it_is_made(self, project, cfg, digits, swept, monkeypatch, capsys):
-        monkeypatch.setattr(data, "load", lambda *_: digits)
-        monkeypatch.setattr(train, "load", lambda *_: swept[1])
-        assert temperature.load(cfg, CPU).equals(swept[2])
-        assert "stage temperature of pgd has not run" in capsys.readouterr().out
 
 
 class TestFigure:

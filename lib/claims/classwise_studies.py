@@ -30,29 +30,24 @@ def comes_home(network: str, reading: str = "adaptive", above: float = 0.0):
 
 
 def _tempered(evidence: Evidence, method: str, attack: str) -> pd.DataFrame:
-    """The test images of a method under an attack of 09_temperature, 'temperature' at each seed's chosen 1/T."""
+    """The test images of a method under an attack of 09_temperature, or under `temperature.CHOSEN`."""
     table = evidence.studies["temperature"]
-    runs = []
-    for _, run in table[table.method == method].groupby("seed"):
-        rows = run[(run.split == "test") & (run.attack == attack)]
-        if attack == "temperature":
-            rows = rows[rows.inverse_temperature == temperature.chosen(run)]
-        runs.append(rows.assign(hit=rows.label == rows.predicted))
-    return pd.concat(runs)
+    rows = temperature.tested(table[table.method == method])
+    return rows[rows.attack == attack].assign(hit=lambda of: of.label == of.predicted)
 
 
 def stronger_than(other: str, method: str = "pgd"):
     """The rule that Temperature-PGD leaves less right than `other`, of as many steps: the difference above 0."""
     def rule(evidence: Evidence) -> dict:
         """Accuracy under the other attack less that under Temperature-PGD."""
-        found = difference(_tempered(evidence, method, other), _tempered(evidence, method, "temperature"))
+        found = difference(_tempered(evidence, method, other), _tempered(evidence, method, temperature.CHOSEN))
         return {**found, "verdict": judge(found, above=0)}
     return rule
 
 
 def most_where_flat(evidence: Evidence) -> dict:
     """What Temperature-PGD takes beyond PGD: from pgd+he less from pgd, above 0."""
-    he, pgd = (difference(_tempered(evidence, m, "pgd"), _tempered(evidence, m, "temperature"))
+    he, pgd = (difference(_tempered(evidence, m, "pgd"), _tempered(evidence, m, temperature.CHOSEN))
                for m in ("pgd+he", "pgd"))
     mean = he["mean"] - pgd["mean"]
     low = mean - np.hypot(he["mean"] - he["low"], pgd["high"] - pgd["mean"])
@@ -65,7 +60,7 @@ def wider_disparity(method: str):
     """The rule that the standard deviation over classes is larger under Temperature-PGD than under PGD."""
     def rule(evidence: Evidence) -> dict:
         """The first less the second, above 0."""
-        found = of_classes(lambda a, b: a.std(-1) - b.std(-1), _tempered(evidence, method, "temperature"),
+        found = of_classes(lambda a, b: a.std(-1) - b.std(-1), _tempered(evidence, method, temperature.CHOSEN),
                            _tempered(evidence, method, "pgd"), within=(-1, 1))
         return {**found, "verdict": judge(found, above=0)}
     return rule

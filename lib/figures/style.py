@@ -49,16 +49,25 @@ def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[st
     ends: text -> height in data units. colors: text -> colour. gap: the least distance, as a share of the axis.
     """
     low, high = ax.get_ylim()
-    order = sorted(ends, key=ends.get)
-    places = np.array([(ends[text] - low) / (high - low) for text in order])
-    for _ in range(200):
-        for i in range(len(places) - 1):
-            missing = gap - (places[i + 1] - places[i])
-            if missing > 1e-6:
-                places[i], places[i + 1] = places[i] - missing / 2, places[i + 1] + missing / 2
-    for text, place in zip(order, low + places * (high - low), strict=True):
+    places = apart(list(ends.values()), gap * (high - low))
+    for text, place in zip(ends, places, strict=True):
         ax.annotate(text, (x, place), xytext=(7, 0), textcoords="offset points", va="center", color=colors[text],
                     annotation_clip=False)
+
+
+def apart(heights: Sequence[float], gap: float) -> np.ndarray:
+    """The heights, pushed apart until neighbours are at least `gap` apart, in their order."""
+    order = np.argsort(heights, kind="stable")
+    places = np.array(heights, float)[order]
+    for _ in range(200):
+        close = np.flatnonzero(np.diff(places) < gap - 1e-9)
+        if not len(close):
+            break
+        middle = places[close[0]:close[0] + 2].mean()
+        places[close[0]:close[0] + 2] = middle - gap / 2, middle + gap / 2
+    found = np.empty_like(places)
+    found[order] = places
+    return found
 
 
 def images(pictures: np.ndarray, titles: Sequence[str] | None = None, columns: int = 10, signed: bool = False,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from lib.figures.style import OKABE_ITO, WIDTH
+from lib.figures.style import OKABE_ITO, WIDTH, apart
 
 FORMS = {"stable": {"color": OKABE_ITO[0], "ls": "-"}, "naive": {"color": OKABE_ITO[1], "ls": "--"}}
 REFERENCES = (OKABE_ITO[6], OKABE_ITO[2], OKABE_ITO[3], OKABE_ITO[4])
@@ -58,26 +58,10 @@ def sweep_limits(accuracy: Mapping[str, np.ndarray], references: Mapping[str, np
 
 def _name(ax: Axes, end: float, names: list[tuple[str, float, str]], gap: float) -> None:
     """Write names (text, height, colour) right of x = `end`, at least `gap` apart, each tied to its height."""
-    for (text, y, color), place in zip(names, _apart([y for _, y, _ in names], gap), strict=True):
+    for (text, y, color), place in zip(names, apart([y for _, y, _ in names], gap), strict=True):
         ax.annotate(text, (end, y), (end * 1.5, place), color=color, fontsize=7, va="center", annotation_clip=False,
                     arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "shrinkA": 1, "shrinkB": 0,
                                 "relpos": (0, 0.5)})
-
-
-def _apart(heights: list[float], gap: float) -> np.ndarray:
-    """The heights, pushed apart until neighbours are at least `gap` apart, in their order."""
-    order = np.argsort(heights, kind="stable")
-    places = np.array(heights, float)[order]
-    for _ in range(100):
-        close = np.flatnonzero(np.diff(places) < gap - 1e-9)
-        if not len(close):
-            break
-        i = close[0]
-        middle = places[i:i + 2].mean()
-        places[i:i + 2] = middle - gap / 2, middle + gap / 2
-    found = np.empty_like(places)
-    found[order] = places
-    return found
 
 
 def _of_inverse(ax: Axes, inverse: np.ndarray) -> None:
