@@ -17,12 +17,15 @@ from lib.sections import (
     Compute,
     Data,
     Evaluate,
+    Flatness,
     Landscape,
     Model,
+    Perturbation,
     Removal,
     Temperature,
     Threat,
     Train,
+    Trajectory,
 )
 
 STAGE = "COMPANION_STAGE"  # environment variable of a stage: the file that `code` wrote for it
@@ -44,6 +47,9 @@ class Config:
     attacks: dict = None
     evaluate: Evaluate = None
     landscape: Landscape = None
+    flatness: Flatness = None
+    trajectory: Trajectory = None
+    perturbation: Perturbation = None
     removal: Removal = None
     temperature: Temperature = None
     balance: Balance = None

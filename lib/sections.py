@@ -93,6 +93,49 @@ class Landscape:
 
 
 @dataclass(frozen=True)
+class Flatness:
+    """Average- and worst-case flatness (Stutz et al. 2021), see `lib.flatness`.
+
+    average, worst: the largest ||v_l|| / ||w_l|| of each. draws: random v of the first; steps, restarts of the second.
+    """
+
+    average: float
+    draws: int
+    worst: float
+    steps: int
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Long trainings on few images, in which the robust generalisation gap opens (`lib.trajectory`).
+
+    fraction: the share of each class's training images; epochs, schedule: as in `Train`. every: how many epochs lie
+    between two looks at sharpness and gap; points: of each curve.
+    """
+
+    fraction: float
+    epochs: int
+    schedule: str
+    every: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What is tried of weight perturbation (`lib.perturbation`), each in the training that `Trajectory` describes.
+
+    adversarial, random: values of gamma in either direction. steps, alternations: values of K2 and A, at the gamma of
+    `knobs.awp`.
+    """
+
+    adversarial: list
+    random: list
+    steps: list
+    alternations: list
+
+
+@dataclass(frozen=True)
 class Removal:
     """The removal experiment: how many classes are left out, one at a time (`lib.removal`)."""
 
@@ -126,5 +169,5 @@ class Compute:
 
 
 SCHEMA = {"data": Data, "threat": Threat, "model": Model, "train": Train, "evaluate": Evaluate,
-           "landscape": Landscape, "removal": Removal, "temperature": Temperature, "balance": Balance,
-           "compute": Compute}
+          "landscape": Landscape, "flatness": Flatness, "trajectory": Trajectory, "perturbation": Perturbation,
+          "removal": Removal, "temperature": Temperature, "balance": Balance, "compute": Compute}

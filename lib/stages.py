@@ -22,7 +22,8 @@ import yaml
 from lib.config import SECTIONS, axes, resolve
 from lib.params import ConfigError, known, read, root
 
-STUDIES = ("landscape", "removal", "temperature", "balance")  # stages that are run for some methods only
+SETTINGS = ("lib.config", "lib.sections", "lib.params")  # not hashed: what they decide is in `config`
+STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance")  # stages that are run for some methods only
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,11 @@ def describe(instance: Instance) -> dict:
     modules = reached(cells)
     if "lib.methods" in modules:
         modules = reached([*cells, *(f"import lib.methods.{part}" for spec in specs for part in spec.split("+"))])
-    sources = [*cells, *(_source(m) for m in modules if m != "lib.config")]
+    sources = [*cells, *(_source(m) for m in modules if m not in SETTINGS)]
     sections = set().union(*map(sections_named, sources))
     config = {d: {k: v for k, v in resolve(profile, d, tuple(specs)).items() if k in sections} for d in datasets}
     return {"parameters": instance.parameters, "axes": every, "config": config,
-            "modules": {name: _hash(name) for name in sorted(modules)}, "cells": cells}
+            "modules": {name: _hash(name) for name in sorted(modules - set(SETTINGS))}, "cells": cells}
 
 
 def write(profile: str) -> int:

@@ -50,8 +50,13 @@ def initial(config: Config, method: Method, data: Dataset, device: torch.device)
     return model.to(device)
 
 
-def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print) -> Trained:
-    """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`."""
+def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print,
+        look: Callable[[int, nn.Module], None] = lambda epoch, model: None) -> Trained:
+    """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`.
+
+    look: called after each epoch with its number, from 1, and the classifier as it would be deployed now. It has to
+    leave the classifier as it is.
+    """
     method = methods.build(config)
     model = initial(config, method, data, device)
     generator = compute.generator(config.seed, device)
@@ -71,6 +76,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
             best, states["best"] = score, states["last"]
         if epoch % config.train.trace == 0 or epoch == config.train.epochs:
             traces.append((epoch, *predicted(config, deployed, data.test)))
+        look(epoch, deployed)
         log(f"epoch {epoch}/{config.train.epochs}  loss {mean_loss:.3f}  "
             f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
         if not mean_loss < float("inf"):

@@ -6,20 +6,24 @@ from lib import evaluate
 from lib.claims.rules import Evidence
 from lib.config import folder, load
 
-STUDIES = ("removal", "temperature", "balance")
+STUDIES = ("removal", "temperature", "balance")  # of the class-wise paper
+TABLES = {  # what the claims read of the studies: name -> (stage, file)
+    **{study: (study, "per_sample.csv") for study in (*STUDIES, "trajectory", "perturbation")},
+    "looks": ("trajectory", "looks.csv"), "sharpness": ("trajectory", "sharpness.csv"),
+    "flatness": ("landscape", "flatness.csv"), "ablation": ("perturbation", "flatness.csv")}
 
 
 def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | None) -> Evidence:
     """Per-sample tables of all runs of `axes`, and of each study that has run (by hand, in `smoke`, perhaps none).
 
-    superclasses: the group of each class, or None. A study is there if the tables of all its runs are.
+    superclasses: the group of each class, or None. A table of `TABLES` is there if those of all its runs are.
     """
     numbers, studies = load(profile, dataset).evaluate, {}
-    for study in STUDIES:
-        paths = [folder(study, profile=profile, dataset=dataset, method=method, seed=seed) / "per_sample.csv"
-                 for method in axes["studies"][study] for seed in axes["seeds"]]
+    for name, (stage, file) in TABLES.items():
+        paths = [folder(stage, profile=profile, dataset=dataset, method=method, seed=seed) / file
+                 for method in axes["studies"][stage] for seed in axes["seeds"]]
         if all(path.exists() for path in paths):
-            studies[study] = pd.concat(map(pd.read_csv, paths), ignore_index=True)
+            studies[name] = pd.concat(map(pd.read_csv, paths), ignore_index=True)
     norms = folder("classwise", profile=profile, dataset=dataset) / "norms.csv"
     return Evidence(evaluate.load_all(profile, dataset, axes), numbers.headline, numbers.tier, superclasses, studies,
                     pd.read_csv(norms) if norms.exists() else None)

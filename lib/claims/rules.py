@@ -17,8 +17,8 @@ class Evidence:
     """What the claims of one data set are judged on: per-sample tables, and the names to read them by.
 
     table: of all runs (`lib.evaluate`); headline: its headline attack; strongest: its tier. superclasses: the group of
-    each class, or None. studies: for each study (removal, temperature, balance) its per-sample tables of all runs, with
-    columns method and seed. norms: columns method, seed, label, norm of its row in the last layer, and accuracy in the
+    each class, or None. studies: the tables of `lib.claims.gather.TABLES`, of all runs, with columns method
+    and seed. norms: columns method, seed, label, norm of its row in the last layer, and accuracy in the
     worst case.
     """
 
@@ -43,8 +43,8 @@ class Claim:
 
     source: 'READ: <where>' if it was read in a paper, 'ours' otherwise. figure: the figure (its name without the
     data set) or table where a reader sees it. methods: those that it compares. rule: evidence -> an estimate (mean,
-    low, high, n seeds, images) with a verdict. needs: what else has to be there: 'superclasses', 'norms', or a study,
-    with its runs of all `methods`. attacks: those that the table has to have.
+    low, high, n seeds, images) with a verdict. needs: what else has to be there: 'superclasses', 'norms', or one of
+    `studies`, with its rows of all `methods`. attacks: those that the table has to have.
     """
 
     id: str
