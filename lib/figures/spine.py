@@ -21,7 +21,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
         for method, look in looks(list(histories)).items():
             epochs = np.asarray(histories[method][0]["epoch"])
             values = np.array([h[column] for h in histories[method]])
-            ax.plot(epochs, values.mean(0), color=look["color"], label=method)
+            ax.plot(epochs, values.mean(0), color=look["color"], linestyle=look.get("linestyle"), label=method)
             ax.fill_between(epochs, values.min(0), values.max(0), color=look["color"], alpha=0.2, lw=0)
         ax.set(title=title, xlabel="epoch", ylim=(-0.02, 1.02))
         ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -47,8 +47,8 @@ def trade_off(points: Mapping[str, tuple[np.ndarray, np.ndarray]], clean: Mappin
                 continue
             x, y = clean[method], robust[method]
             ax.plot(*points[method], ".", ms=4, color=look["color"], alpha=0.5)
-            ax.errorbar(x["mean"], y["mean"], xerr=_bars(x), yerr=_bars(y), fmt=look["marker"], ms=7, capsize=2,
-                        color=look["color"], label=method)
+            ax.errorbar(x["mean"], y["mean"], xerr=_bars(x), yerr=_bars(y), ms=7, capsize=2, label=method,
+                        **{**look, "linestyle": "none"})
         ax.set(xlabel="clean accuracy", title="closer" if len(panels) == 2 and methods is close else "")
         ax.margins(x=0.15, y=0.15)
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
@@ -103,7 +103,7 @@ def attack_accuracy(attacks: Sequence[str], accuracy: Mapping[str, np.ndarray]) 
     ends, colors = {}, {}
     for method, look in looks(list(accuracy)).items():
         values = accuracy[method]
-        ax.plot(range(len(attacks)), values.mean(0), "-", color=look["color"], marker=look["marker"], ms=5, lw=1)
+        ax.plot(range(len(attacks)), values.mean(0), ms=5, lw=1, **look)
         for of_seed in values:
             ax.plot(range(len(attacks)), of_seed, ".", ms=3, color=look["color"], alpha=0.6)
         text = f"{method} {values[:, -1].mean():.0%}"

@@ -1,5 +1,6 @@
 """One style, one colour a method, the same bytes each time; and grids of pictures."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,8 +40,18 @@ def save(figure: Figure, path: Path, title: str = "") -> None:
 
 
 def looks(methods: Sequence[str]) -> dict[str, dict]:
-    """Colour and marker of each method by its place in the list, as keyword arguments for `plot`."""
-    return {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for i, m in enumerate(methods)}
+    """Colour and marker of each method by its place in the list, as keyword arguments for `plot`.
+
+    An add-on that several of the methods have, as 'pgd+awp' and 'trades+awp', does not change their colour: the line is
+    dashed, the marker white inside.
+    """
+    parts = {m: m.rpartition("+") for m in methods}
+    added = Counter(add_on for method, _, add_on in parts.values() if method in parts)
+    like = {m: method for m, (method, _, add_on) in parts.items() if method in parts and added[add_on] > 1}
+    places = {m: i for i, m in enumerate(m for m in methods if m not in like)}
+    found = {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for m, i in places.items()}
+    variant = {"linestyle": "--", "markerfacecolor": "white"}
+    return {m: {**found[like[m]], **variant} if m in like else found[m] for m in methods}
 
 
 def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
