@@ -1,6 +1,5 @@
 """One style, one colour a method, the same bytes each time; and grids of pictures."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito's eight colours, which colour-blind readers can tell apart; yellow, faint on white, last.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+OBJECTIVES = ("standard", "pgd", "trades", "mart")
 WIDTH = 7.0  # inches: a page's text width
 
 
@@ -40,18 +40,18 @@ def save(figure: Figure, path: Path, title: str = "") -> None:
 
 
 def looks(methods: Sequence[str]) -> dict[str, dict]:
-    """Colour and marker of each method by its place in the list, as keyword arguments for `plot`.
+    """Colour and marker of each method, as keyword arguments for `plot`.
 
-    An add-on that several of the methods have, as 'pgd+awp' and 'trades+awp', does not change their colour: the line is
-    dashed, the marker white inside.
+    An objective looks the same in every figure, and with AWP beside it has a dashed line and a white marker; the rest
+    go by their place in the list.
     """
-    parts = {m: m.rpartition("+") for m in methods}
-    added = Counter(add_on for method, _, add_on in parts.values() if method in parts)
-    like = {m: method for m, (method, _, add_on) in parts.items() if method in parts and added[add_on] > 1}
-    places = {m: i for i, m in enumerate(m for m in methods if m not in like)}
+    plain = [m for m in methods if not (m.endswith("+awp") and m.removesuffix("+awp") in methods)]
+    others = [m for m in plain if m not in OBJECTIVES]
+    places = {m: i for i, m in enumerate(OBJECTIVES if len(others) < len(plain) else ())}
+    places |= {m: i for i, m in enumerate(others, len(places))}
     found = {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for m, i in places.items()}
     variant = {"linestyle": "--", "markerfacecolor": "white"}
-    return {m: {**found[like[m]], **variant} if m in like else found[m] for m in methods}
+    return {m: found[m] if m in plain else {**found[m.removesuffix("+awp")], **variant} for m in methods}
 
 
 def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
