@@ -7,8 +7,8 @@ Decided on purpose, where the authors' code does otherwise: the optimiser steps 
 weight decay acts on w (theirs: on w + v), and w comes back exactly. The search for v leaves BatchNorm's running
 statistics alone; the forward pass of the gradient step updates them at w + v, as theirs does. v is projected (their
 code sets its norm; the same for A = K2 = 1), and its gradient taken directly (theirs is what a step of a copy changes).
-Training robustness is measured at w, in eval mode and without augmentation (their logs: at w + v, in train mode, so that
-the gap between training and test cannot be read off them).
+Training robustness is measured at w, in eval mode and without augmentation (their logs: at w + v, in train mode, so
+that the gap between training and test cannot be read off them).
 """
 
 import math
