@@ -37,6 +37,13 @@ def layer_normalised(model: nn.Module, direction: Direction, length: float) -> D
             for name, d in direction.items()}
 
 
+def projected(model: nn.Module, direction: Direction, length: float) -> Direction:
+    """The direction with each weight's part that is longer than `length` ||w_l|| cut to that norm."""
+    weights = movable(model)
+    return {name: d * (length * weights[name].detach().norm() / d.norm().clamp_min(1e-20)).clamp_max(1)
+            for name, d in direction.items()}
+
+
 @contextmanager
 def moved(model: nn.Module, *steps: tuple[float, Direction]) -> Iterator[None]:
     """The model at w + sum of alpha * d over the steps (alpha, d); w comes back bit for bit."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lib.config import Config
 from lib.methods import Method, bounded
 from lib.params import known
-from lib.weights import Direction, layer_normalised, movable, moved, statistics_kept
+from lib.weights import Direction, layer_normalised, movable, moved, projected, statistics_kept
 
 
 def add_on(method: Method, config: Config, *, gamma: float, warmup: float, alternations: int, steps: int,
@@ -73,9 +73,7 @@ def ascend(model: nn.Module, loss: Callable[[], Tensor], gamma: float, size: flo
         with moved(model, (1.0, v)), statistics_kept(model):
             gradient = dict(zip(weights, torch.autograd.grad(loss(), weights.values()), strict=True))
         step = layer_normalised(model, gradient, size)
-        for name, w in weights.items():
-            d = v[name] + step[name]
-            v[name] = d * (gamma * w.detach().norm() / d.norm().clamp_min(1e-20)).clamp_max(1)
+        v = projected(model, {name: d + step[name] for name, d in v.items()}, gamma)
     return v
 
 
