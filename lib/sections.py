@@ -96,7 +96,8 @@ class Landscape:
 class Flatness:
     """Average- and worst-case flatness (Stutz et al. 2021), see `lib.flatness`.
 
-    average, worst: the largest ||v_l|| / ||w_l|| of each. draws: random v of the first; steps, restarts of the second.
+    average, worst: the largest ||v_l|| / ||w_l|| of each. draws: random v of the first; restarts of the second; steps:
+    of the attack in both, and of the search in the second.
     """
 
     average: float

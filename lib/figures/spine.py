@@ -1,8 +1,7 @@
-"""Learning curves, the trade-off, landscapes, attacks."""
+"""Learning curves, the trade-off, attacks."""
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -62,39 +61,6 @@ def _bars(value: Mapping) -> np.ndarray | None:
     if np.isnan(value["low"]):
         return None
     return np.array([[value["mean"] - value["low"]], [value["high"] - value["mean"]]])
-
-
-def landscape_curves(alphas: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
-    """g(alpha) for each method: mean over directions and seeds (rows of (D, A)), and their range as a band."""
-    figure, ax = plt.subplots(figsize=(WIDTH * 0.75, 3))
-    for method, look in looks(list(curves)).items():
-        values = curves[method]
-        ax.plot(alphas, values.mean(0), color=look["color"])
-        ax.fill_between(alphas, values.min(0), values.max(0), color=look["color"], alpha=0.2, lw=0)
-        ax.annotate(method, (alphas[-1], values[:, -1].mean()), xytext=(6, 0), textcoords="offset points",
-                    va="center", color=look["color"], annotation_clip=False)
-    ax.set(xlabel=r"distance $\alpha$ along a filter-normalised direction", ylabel=r"adversarial loss $g(\alpha)$",
-           yscale="log")
-    return figure
-
-
-def landscape_surfaces(grid: np.ndarray, surfaces: Mapping[str, np.ndarray]) -> Figure:
-    """Adversarial loss over two directions, one panel a method, all with the same contour levels."""
-    low, high = (f(s[s > 0].astype(float)) for f, s in ((np.min, np.stack(list(surfaces.values()))),
-                                                        (np.max, np.stack(list(surfaces.values())))))
-    levels = np.geomspace(low * 0.99, high * 1.01, 16)
-    figure, panels = plt.subplots(1, len(surfaces), squeeze=False, sharey=True,
-                                  figsize=(WIDTH, WIDTH / max(2, len(surfaces)) * 0.9))
-    for ax, (method, surface) in zip(panels.flat, surfaces.items(), strict=True):
-        filled = ax.contourf(grid, grid, surface.T, levels, norm=mpl.colors.LogNorm(), cmap="viridis")
-        ax.plot(0, 0, "+", color="white", ms=9)
-        ax.set(title=method, xlabel=r"$\alpha_1$", aspect="equal")
-        ax.grid(False)
-    panels[0, 0].set_ylabel(r"$\alpha_2$")
-    bar = figure.colorbar(filled, ax=panels, label="adversarial loss", format="%.2g")
-    bar.set_ticks(levels[::3])
-    bar.minorticks_off()
-    return figure
 
 
 def attack_accuracy(attacks: Sequence[str], accuracy: Mapping[str, np.ndarray]) -> Figure:

@@ -57,10 +57,12 @@ def looks(methods: Sequence[str]) -> dict[str, dict]:
 def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
     """Write each text right of x at its height, moved apart where two would overlap.
 
-    ends: text -> height in data units. colors: text -> colour. gap: the least distance, as a share of the axis.
+    ends: text -> height in data units. colors: text -> colour. gap: the least distance, as a share of the axis, which
+    may be logarithmic.
     """
-    low, high = ax.get_ylim()
-    places = apart(list(ends.values()), gap * (high - low))
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(ax.get_ylim())
+    places = scale.inverted().transform(apart(scale.transform(list(ends.values())), gap * (high - low)))
     for text, place in zip(ends, places, strict=True):
         ax.annotate(text, (x, place), xytext=(7, 0), textcoords="offset points", va="center", color=colors[text],
                     annotation_clip=False)
