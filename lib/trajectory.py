@@ -122,9 +122,9 @@ class Observer:
         number, headline = config.landscape.images, config.evaluate.headline
         self.images = {"train": dataset.train.first(config.evaluate.training_images),
                        "validation": dataset.validation, "test": dataset.test}
-        spread = torch.linspace(0, len(dataset.test) - 1, min(number, len(dataset.test))).long()
+        order = torch.randperm(len(dataset.test), generator=compute.generator(0))  # they may lie class by class
         self.near = {"train": dataset.train.first(number).floats(),
-                     "test": dataset.test.take(spread.to(dataset.test.y.device)).floats()}
+                     "test": dataset.test.take(order[:number].to(dataset.test.y.device)).floats()}
         one = attacks.from_params(headline, config.attacks[headline], config.threat)
         more = (attacks.from_params(name, kw, config.threat) for name, kw in evaluate.TIERS["quick"].items())
         self.attacks = {evaluate.CLEAN: None, headline: one, STRONG: evaluate.cascade(one, *more)}
@@ -154,7 +154,7 @@ class Observer:
         return found, {"train": landscape.sharpness(self.alphas, found), "test": landscape.sharpness(three, at_test)}
 
     def g(self, model: nn.Module, split: str, ways: list[Direction], alphas: np.ndarray) -> np.ndarray:
-        """The adversarial loss at w + alpha d, for each direction d: (D, A). At w, which they share, it is found once."""
+        """The adversarial loss at w + alpha d for each direction d, computed once at w: (D, A)."""
         found = np.full((len(ways), len(alphas)), landscape.adversarial_loss(self.config, model, *self.near[split]))
         for row, way in zip(found, ways, strict=True):
             for place in np.flatnonzero(alphas):
