@@ -78,7 +78,7 @@ def networks(looks: pd.DataFrame) -> pd.DataFrame:
     return both[["network", *both.columns.drop("network")]]
 
 
-def along(looks: pd.DataFrame, sharpness: pd.DataFrame, curves: Mapping[str, np.ndarray], most: int = 8) -> dict:
+def along(looks: pd.DataFrame, sharpness: pd.DataFrame, curves: Mapping[str, np.ndarray], most: int = 9) -> dict:
     """One run as the arguments of `figures.along_training`, without `attack`; of its curves at most about `most`.
 
     The curves are those at full radius, the last one among them, without those just after a drop.

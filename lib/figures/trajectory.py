@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from lib.figures.style import OKABE_ITO, WIDTH, label_ends, looks
 
@@ -55,21 +55,22 @@ def across_networks(alphas: np.ndarray, curves: Mapping[str, np.ndarray], points
     """Networks against each other: g(alpha), and sharpness against the robust generalisation gap.
 
     curves: name -> (D, A), over directions and seeds. points: name -> sharpness and gap over seeds, each (seeds,).
-    estimates: name -> of each of the two mean, low and high (nan: no interval).
+    estimates: name -> of each of the two mean, low and high (nan: no interval). The marker at the end of a curve is the
+    one of its network on the right.
     """
     style = looks(list(curves))
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
     _valleys(left, alphas, curves, {name: look["color"] for name, look in style.items()}, "")
     for name, look in style.items():
+        left.plot(alphas[-1], np.mean(curves[name], 0)[-1], ms=6, clip_on=False, **look)
         (sharp, gap), (x, y) = points[name], estimates[name]
         right.plot(sharp, gap, ".", ms=4, color=look["color"], alpha=0.5)
         bars = {f"{axis}err": [[v["mean"] - v["low"]], [v["high"] - v["mean"]]]
                 for axis, v in (("x", x), ("y", y)) if not np.isnan(v["low"])}
         right.errorbar(x["mean"], y["mean"], fmt=look["marker"], ms=7, capsize=2, color=look["color"], **bars)
-        right.annotate(name, (x["mean"], y["mean"]), xytext=(7, 6), textcoords="offset points", color=look["color"])
-    right.set(xlabel="sharpness S", ylabel="robust generalisation gap", title="sharpness and gap")
-    right.margins(0.2)
-    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.set(xlabel="sharpness S", ylabel="robust generalisation gap (points)", title="sharpness and gap")
+    right.margins(0.1)
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 1):g}"))
     return figure
 
 
@@ -80,7 +81,7 @@ def _valleys(ax: Axes, alphas: np.ndarray, curves: Mapping[str, np.ndarray], col
     for alpha in (-0.5, 0, 0.5):
         ax.axvline(alpha, color="0.6", lw=0.8, ls=":", zorder=0)
     ax.set(xlabel=r"$\alpha$ along a filter-normalised direction", title=r"loss under attack at $w + \alpha d$")
-    ax.set_ylim(0, ax.get_ylim()[1])
+    ax.set_ylim(0, 1.08 * ax.get_ylim()[1])  # room for names above the highest curve
     ends = {f"{word} {name}".strip() if name == next(iter(curves)) else name: (np.mean(g, 0)[-1], colors[name])
             for name, g in curves.items()}
     _name(ax, alphas[-1], ends)
