@@ -24,6 +24,11 @@ def drops(run: pd.DataFrame) -> np.ndarray:
     return np.flatnonzero(np.isclose(rate[1:], rate[:-1] / 10) & (np.diff(epoch) == 1))
 
 
+def rank_correlation(a, b) -> float:
+    """Spearman's rank correlation of two (N,); nan where one of them is constant."""
+    return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
+
+
 def followed(looks: pd.DataFrame) -> pd.DataFrame:
     """How S went along each training whose learning rate drops.
 
@@ -39,7 +44,7 @@ def followed(looks: pd.DataFrame) -> pd.DataFrame:
         epoch, s = run.epoch.to_numpy(), run.sharpness.to_numpy()
         for drop in drops(run)[:1]:
             later = np.flatnonzero(epoch <= 2 * epoch[drop] - epoch[0])[-1]
-            rows.append({"method": method, "seed": seed, "rank": spearmanr(s, run.gap).statistic, "n": len(run)})
+            rows.append({"method": method, "seed": seed, "rank": rank_correlation(s, run.gap), "n": len(run)})
             for name, place in (("start", 0), ("drop", drop), ("later", later), ("end", -1)):
                 rows[-1] |= {name: epoch[place], f"S_{name}": s[place] if drop or name != "start" else np.nan}
     return pd.DataFrame(rows)

@@ -72,7 +72,7 @@ def looks_at(config: Config) -> dict[int, bool]:
 
 
 def learning_rates(config: Config) -> np.ndarray:
-    """The learning rate at the start of each epoch: (epochs,)."""
+    """The learning rate of each epoch, as if an epoch were one step: (epochs,)."""
     weight, rates = nn.Linear(1, 1), []
     optimizer, scheduler = train.optimizer_and_schedule(config, weight, config.train.epochs)
     for _ in range(config.train.epochs):

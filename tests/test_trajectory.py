@@ -236,6 +236,10 @@ class TestReadings:
         assert [first[f"S_{k}"] for k in ("start", "drop", "later", "end")] == [1, 2, 4, 5]
         assert first["rank"] == pytest.approx(1) and second["rank"] < -0.9 and second.method == "trades"
 
+    def test_a_constant_has_no_rank(self):
+        assert overfitting.rank_correlation([1, 2, 3], [5, 9, 7]) == pytest.approx(0.5)
+        assert np.isnan(overfitting.rank_correlation([1, 2, 3], [4, 4, 4]))
+
     def test_a_smooth_fall_is_no_drop(self):
         table = looks()
         assert overfitting.followed(table.assign(lr=0.1 * 0.97 ** table.epoch)).empty

@@ -7,7 +7,7 @@ an interval over seeds sees both the training and the directions, but not other 
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from lib import overfitting, published, stats
 from lib.claims.rules import Claim, Evidence, difference, judge
@@ -77,7 +77,7 @@ def together_across(evidence: Evidence, resamples: int = 2000) -> dict:
     training and test, that the gap is of.
     """
     found, draw = _networks(evidence), np.random.default_rng(0)
-    values = [spearmanr(row.sharpness, row.gap).statistic for _, row in found.iterrows()]
+    values = [overfitting.rank_correlation(row.sharpness, row.gap) for _, row in found.iterrows()]
     over = stats.over_seeds(values, within=(-1, 1))
     gaps, images = 0, 0
     for split, sign in (("train", 1), ("test", -1)):
