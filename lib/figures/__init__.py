@@ -9,12 +9,13 @@ from lib.figures.landscape import input_surfaces, landscape_curves, landscape_su
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
 from lib.figures.removal import homing_examples, homing_rates
 from lib.figures.spine import attack_accuracy, learning_curves, trade_off
-from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, apart, images, label_ends, looks, save, use_style
+from lib.figures.style import MARKERS, OBJECTIVES, OKABE_ITO, WIDTH, apart, images, label_ends, looks, save, use_style
 from lib.figures.temperature import sweep_limits, temperature_gradients, temperature_panels, temperature_sweep
+from lib.figures.trajectory import across_networks, along_training
 
-__all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "agreement", "apart", "attack_accuracy", "class_accuracy",
-           "class_changes", "class_grids", "class_lines", "class_scatter", "classes_along", "confusion_map",
-           "confusions", "drops", "homing_examples", "homing_rates", "images", "input_surfaces", "label_ends",
-           "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "page", "pareto_curves", "save",
-           "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off",
-           "use_style", "weakest_along"]
+__all__ = ["MARKERS", "OBJECTIVES", "OKABE_ITO", "WIDTH", "across_networks", "agreement", "along_training", "apart",
+           "attack_accuracy", "class_accuracy", "class_changes", "class_grids", "class_lines", "class_scatter",
+           "classes_along", "confusion_map", "confusions", "drops", "homing_examples", "homing_rates", "images",
+           "input_surfaces", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves", "looks",
+           "page", "pareto_curves", "save", "sweep_limits", "temperature_gradients", "temperature_panels",
+           "temperature_sweep", "trade_off", "use_style", "weakest_along"]
