@@ -19,7 +19,7 @@ from lib.params import known
 from lib.progress import fingerprint
 
 CLEAN, WORST = "clean", "worst case"
-STRONG = "strong"  # see `attacked`
+STRONG = "strong"  # see `few_attacks`
 KEYS = ["method", "seed", "checkpoint", "split", "attack"]
 
 # The strongest attack of a run: attacks one after the other, each on what the ones before left. `report` is within
@@ -88,18 +88,24 @@ def all_attacks(config: Config) -> dict[str, attacks.Attack]:
                                     for name, numbers in TIERS[tier].items()))}
 
 
-def attacked(config: Config, model: nn.Module, splits: Mapping[str, Images | Files], device: torch.device,
-             names: Sequence[str] = ()) -> pd.DataFrame:
-    """What one network says of some splits: columns split, attack, index, label, predicted.
+def few_attacks(config: Config) -> dict[str, attacks.Attack | None]:
+    """For experiments that measure many networks: CLEAN, the headline attack, and STRONG.
 
-    names: of the attacks, by default CLEAN, the headline attack, and STRONG, the headline attack and then those of the
-    tier quick, on what is left.
+    STRONG is the headline attack, and then those of the tier quick, on what is left.
     """
     headline = config.evaluate.headline
     one = attacks.from_params(headline, config.attacks[headline], config.threat)
     more = (attacks.from_params(name, numbers, config.threat) for name, numbers in TIERS["quick"].items())
-    found = {CLEAN: None, headline: one, STRONG: cascade(one, *more)}
-    tables = []
+    return {CLEAN: None, headline: one, STRONG: cascade(one, *more)}
+
+
+def attacked(config: Config, model: nn.Module, splits: Mapping[str, Images | Files], device: torch.device,
+             names: Sequence[str] = ()) -> pd.DataFrame:
+    """What one network says of some splits: columns split, attack, index, label, predicted.
+
+    names: of the attacks, by default all of `few_attacks`.
+    """
+    found, tables = few_attacks(config), []
     for split, images in splits.items():
         for name in names or found:
             rows = per_sample(model, images, found[name], compute.generator(config.seed, device))

@@ -103,9 +103,10 @@ def inputs(config: Config, model: nn.Module, x: Tensor, y: Tensor, generator: to
 def sample(config: Config, dataset: Dataset) -> dict[str, tuple[Tensor, Tensor]]:
     """Images 'train' and 'test' that landscapes are of, (x, y) each: random ones, the same for all runs."""
     numbers = config.landscape
-    order = torch.randperm(len(dataset.test), generator=compute.generator(0))  # test images may lie class by class
+    order = torch.randperm(len(dataset.test), generator=compute.generator(0))  # they may lie class by class
+    order = order[:numbers.images].to(dataset.test.y.device)
     return {"train": dataset.train.first(numbers.images).floats(),
-            "test": dataset.test.take(order[:numbers.images]).floats()}
+            "test": dataset.test.take(order).floats()}
 
 
 def explore(config: Config, dataset: Dataset, trained: train.Trained, device: torch.device,

@@ -15,14 +15,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import attacks, compute, evaluate, landscape, methods, train
+from lib import compute, evaluate, landscape, methods, train
 from lib.config import Config
 from lib.data import Dataset, Images
 from lib.params import ConfigError
 from lib.weights import Direction, filter_normalised, moved
 
 ALONG, BEST, LAST = "along", "best", "last"
-STRONG = "strong"
 TAIL = 6  # the last epochs, whose mean is the "last" of the paper's table, as the numbers of the authors' logs suggest
 
 
@@ -99,7 +98,7 @@ class Explored:
     in training). sharpness: S by direction, columns method, seed, checkpoint, epoch, split, direction, value, images.
     curves: g on training images: alphas (A,), epochs (E,), along (E, D, A), best and last (D, A). per_sample: of the
     checkpoints, columns method, seed, checkpoint, split, attack, index, label, predicted; attacks `evaluate.CLEAN`, the
-    headline attack and, on test images, STRONG as in `lib.balance`.
+    headline attack and, on test images, `evaluate.STRONG`.
     """
 
     looks: pd.DataFrame
@@ -119,23 +118,18 @@ class Observer:
 
     def __init__(self, config: Config, dataset: Dataset):
         self.config, self.rates, self.rows, self.sharp, self.tables = config, learning_rates(config), [], [], []
-        number, headline = config.landscape.images, config.evaluate.headline
         self.images = {"train": dataset.train.first(config.evaluate.training_images),
                        "validation": dataset.validation, "test": dataset.test}
-        order = torch.randperm(len(dataset.test), generator=compute.generator(0))  # they may lie class by class
-        self.near = {"train": dataset.train.first(number).floats(),
-                     "test": dataset.test.take(order[:number].to(dataset.test.y.device)).floats()}
-        one = attacks.from_params(headline, config.attacks[headline], config.threat)
-        more = (attacks.from_params(name, kw, config.threat) for name, kw in evaluate.TIERS["quick"].items())
-        self.attacks = {evaluate.CLEAN: None, headline: one, STRONG: evaluate.cascade(one, *more)}
+        self.near = landscape.sample(config, dataset)
+        self.tried = evaluate.few_attacks(config)
         self.alphas = np.linspace(-config.landscape.span, config.landscape.span, config.trajectory.points)
 
     def said(self, model: nn.Module, strong: bool) -> pd.DataFrame:
-        """`evaluate.per_sample` of each split, clean and under the headline attack; of test images under STRONG too."""
+        """`evaluate.per_sample` of each split, clean and under the headline attack; of test images STRONG too."""
         tables = []
         for split, images in self.images.items():
-            for name, attack in self.attacks.items():
-                if name != STRONG or strong and split == "test":
+            for name, attack in self.tried.items():
+                if name != evaluate.STRONG or strong and split == "test":
                     generator = compute.generator(self.config.seed, images.y.device)
                     rows = evaluate.per_sample(model, images, attack, generator)
                     tables.append(rows.assign(split=split, attack=name))
