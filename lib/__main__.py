@@ -6,6 +6,7 @@
   profile NAME                         set profile, datasets, methods, seeds and studies of params.yaml to a profile's
   repro [JOBS]                         dvc repro, with up to JOBS stages side by side (2)
   figures                              say where the figures of the current profile are
+  cost [DATASET] [METHOD ...]          count the passes of a training step of each method, and time it
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -79,6 +80,20 @@ def figures() -> None:
           f"notebooks: {folder}/*/  (executed)\nthe report: {folder}/report/90_report.ipynb")
 
 
+def cost(dataset: str = "", *specs: str) -> None:
+    """Print what a training step of each method costs, by default of all methods on the first data set."""
+    from lib import compute, config, cost, data
+
+    raw = params.read()
+    found = config.load(raw["profile"], dataset or raw["datasets"][0], "pgd", seed=0)
+    device = compute.device(found.compute)
+    images = data.load(found, device)
+    table = cost.table(found, specs or raw["methods"], images, device)
+    print(f"{found.dataset}: a batch of {min(found.train.batch_size, len(images.train))}, training attacks of "
+          f"{found.train.steps} steps, on {device.type}\n{cost.shown(table)}\n"
+          "equivalents: in forward passes; predicted and measured: more than the objective alone; [quartiles of steps]")
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -96,7 +111,7 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "smoke": smoke}
+            "cost": cost, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:

@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import attacks, compute, evaluate, methods, stats, train
+from lib import compute, evaluate, methods, stats, train
 from lib.config import Config
 from lib.data import Dataset
+from lib.evaluate import STRONG
 from lib.methods import balanced, offset  # noqa: F401  a stage depends on what is imported, not on names in a spec
 from lib.params import known
 
 NONE, BALANCED, OFFSET = "none", "balanced", "offset"
-STRONG = "strong"
 MEASURES = {  # of the accuracies of the classes (..., classes)
     "mean": lambda a: a.mean(-1), "worst": lambda a: a.min(-1), "variance": lambda a: a.var(-1),
     "sd": lambda a: a.std(-1), "spread": lambda a: a.max(-1) - a.min(-1)}
@@ -42,7 +42,7 @@ def explore(config: Config, dataset: Dataset, trained: train.Trained, device: to
     tables = []
     for number, (defence, strength) in enumerate(wanted, 1):
         model = network(config, dataset, trained, defence, strength, device)
-        rows = attacked(config, model, dataset, device)
+        rows = evaluate.attacked(config, model, {"validation": dataset.validation, "test": dataset.test}, device)
         rows = rows.assign(method=config.method, seed=config.seed, defence=defence, strength=strength)
         tables.append(rows)
         found = by_seed(rows).iloc[0]
@@ -72,23 +72,6 @@ def network(config: Config, dataset: Dataset, trained: train.Trained, defence: s
     model[:-1].load_state_dict(trained.states["last"])  # all but the offset
     method.finish(model, dataset.validation, compute.generator(train.VALIDATION_SEED, device))
     return model.eval()
-
-
-def attacked(config: Config, model: nn.Module, dataset: Dataset, device: torch.device) -> pd.DataFrame:
-    """What one network says of validation and test images: columns split, attack, index, label, predicted.
-
-    For a rival, such as 'pgd+cfa', beside the defences: add seed, defence and strength, and `by_seed` takes it too.
-    """
-    headline = config.evaluate.headline
-    one = attacks.from_params(headline, config.attacks[headline], config.threat)
-    more = (attacks.from_params(name, numbers, config.threat) for name, numbers in evaluate.TIERS["quick"].items())
-    found = {evaluate.CLEAN: None, headline: one, STRONG: evaluate.cascade(one, *more)}
-    tables = []
-    for split, images in (("validation", dataset.validation), ("test", dataset.test)):
-        for name, attack in found.items():
-            rows = evaluate.per_sample(model, images, attack, compute.generator(config.seed, device))
-            tables.append(rows[["index", "label", "predicted"]].assign(split=split, attack=name))
-    return pd.concat(tables, ignore_index=True)[["split", "attack", "index", "label", "predicted"]]
 
 
 def chosen(table: pd.DataFrame, defence: str) -> float:

@@ -4,7 +4,7 @@ Nothing is evaluated twice: per-class, worst-class and worst-case accuracy, conf
 from the predicted labels kept here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from lib.params import known
 from lib.progress import fingerprint
 
 CLEAN, WORST = "clean", "worst case"
+STRONG = "strong"  # see `attacked`
 KEYS = ["method", "seed", "checkpoint", "split", "attack"]
 
 # The strongest attack of a run: attacks one after the other, each on what the ones before left. `report` is within
@@ -85,6 +86,25 @@ def all_attacks(config: Config) -> dict[str, attacks.Attack]:
         return found | {tier: Reference(config)}
     return found | {tier: cascade(*(attacks.from_params(name, numbers, config.threat)
                                     for name, numbers in TIERS[tier].items()))}
+
+
+def attacked(config: Config, model: nn.Module, splits: Mapping[str, Images | Files], device: torch.device,
+             names: Sequence[str] = ()) -> pd.DataFrame:
+    """What one network says of some splits: columns split, attack, index, label, predicted.
+
+    names: of the attacks, by default CLEAN, the headline attack, and STRONG, the headline attack and then those of the
+    tier quick, on what is left.
+    """
+    headline = config.evaluate.headline
+    one = attacks.from_params(headline, config.attacks[headline], config.threat)
+    more = (attacks.from_params(name, numbers, config.threat) for name, numbers in TIERS["quick"].items())
+    found = {CLEAN: None, headline: one, STRONG: cascade(one, *more)}
+    tables = []
+    for split, images in splits.items():
+        for name in names or found:
+            rows = per_sample(model, images, found[name], compute.generator(config.seed, device))
+            tables.append(rows[["index", "label", "predicted"]].assign(split=split, attack=name))
+    return pd.concat(tables, ignore_index=True)[["split", "attack", "index", "label", "predicted"]]
 
 
 class Reference:

@@ -125,14 +125,16 @@ class Trajectory:
 class Perturbation:
     """What is tried of weight perturbation (`lib.perturbation`), each in the training that `Trajectory` describes.
 
-    adversarial, random: values of gamma in either direction. steps, alternations: values of K2 and A, at the gamma of
-    `knobs.awp`.
+    adversarial, random: values of gamma in either direction. steps, alternations: values of K2 and A, at `gamma`.
+    warmup: as in `lib.methods.awp`, of all of them.
     """
 
     adversarial: list
     random: list
+    gamma: float
     steps: list
     alternations: list
+    warmup: float
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ They know nothing of files, models or params.yaml. Accuracies are given in [0, 1
 from lib.figures.balance import class_changes, pareto_curves
 from lib.figures.classes import agreement, class_accuracy, class_grids, class_scatter, classes_along, confusions, drops
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
+from lib.figures.perturbation import perturbation_sweep, weight_histograms
 from lib.figures.removal import homing_examples, homing_rates
 from lib.figures.spine import attack_accuracy, landscape_curves, landscape_surfaces, learning_curves, trade_off
 from lib.figures.style import MARKERS, OKABE_ITO, WIDTH, apart, images, label_ends, looks, save, use_style
@@ -14,6 +15,6 @@ from lib.figures.temperature import sweep_limits, temperature_gradients, tempera
 __all__ = ["MARKERS", "OKABE_ITO", "WIDTH", "agreement", "apart", "attack_accuracy", "class_accuracy",
            "class_changes", "class_grids", "class_lines", "class_scatter", "classes_along", "confusion_map",
            "confusions", "drops", "homing_examples", "homing_rates", "images", "label_ends", "landscape_curves",
-           "landscape_surfaces", "learning_curves", "looks", "page", "pareto_curves", "save", "sweep_limits",
-           "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off", "use_style",
-           "weakest_along"]
+           "landscape_surfaces", "learning_curves", "looks", "page", "pareto_curves", "perturbation_sweep", "save",
+           "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off",
+           "use_style", "weakest_along", "weight_histograms"]
