@@ -152,11 +152,11 @@ LOGS = "READ: the authors' logs"
 BOTH, PAIR = ("looks", "sharpness"), ("pgd", "pgd+awp")
 CLAIMS = [
     Claim("A1a", "Along pgd training the landscape is sharper at the end than before the first drop of the learning "
-          "rate", f"{PICTURE}; that S measures it is ours", "along", ("pgd",), rises, BOTH),
+          "rate", f"{PICTURE}; that S measures it is ours", "trajectory", ("pgd",), rises, BOTH),
     Claim("A1b", "Sharpness changes more after the first drop of the learning rate than in as many epochs before it",
-          f"{PICTURE}; S and the epochs compared are ours", "along", ("pgd",), changes_at_the_drop, BOTH),
+          f"{PICTURE}; S and the epochs compared are ours", "trajectory", ("pgd",), changes_at_the_drop, BOTH),
     Claim("A1c", "Along pgd training sharpness and the robust generalisation gap go together: a rank correlation above "
-          "0 over the looks", f"{PICTURE}; the rank correlation is ours", "along", ("pgd",), together_along, BOTH),
+          "0 over the looks", f"{PICTURE}; the rank correlation is ours", "trajectory", ("pgd",), together_along, BOTH),
     Claim("A2", "Networks with a sharper landscape have a larger robust generalisation gap: a rank correlation above 0 "
           f"over {', '.join(COMPARED)} and early stopping",
           f"{PICTURE}, which has RST in place of AWP; the rank correlation is ours", "networks", COMPARED,
