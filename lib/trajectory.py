@@ -19,6 +19,7 @@ from lib import attacks, compute, evaluate, landscape, methods, train
 from lib.config import Config
 from lib.data import Dataset, Images
 from lib.params import ConfigError
+from lib.progress import fingerprint
 from lib.weights import Direction, filter_normalised, moved
 
 ALONG, BEST, LAST = "along", "best", "last"
@@ -119,6 +120,7 @@ class Observer:
 
     def __init__(self, config: Config, dataset: Dataset):
         self.config, self.rates, self.rows, self.sharp, self.tables = config, learning_rates(config), [], [], []
+        self.known = {}  # a checkpoint may be a network that was looked at before
         number, headline = config.landscape.images, config.evaluate.headline
         self.images = {"train": dataset.train.first(config.evaluate.training_images),
                        "validation": dataset.validation, "test": dataset.test}
@@ -146,12 +148,17 @@ class Observer:
 
         The directions begin from the same noise at each look, and have the norms of the filters that they meet.
         """
+        key = fingerprint(model.state_dict())
+        if key in self.known:
+            return self.known[key]
         generator = compute.generator(self.config.seed, self.near["train"][1].device)
         ways = [filter_normalised(model, generator) for _ in range(self.config.landscape.directions)]
         three = np.array([-0.5, 0.0, 0.5])
         found = self.g(model, "train", ways, self.alphas)
-        at_test = self.g(model, "test", ways, three)
-        return found, {"train": landscape.sharpness(self.alphas, found), "test": landscape.sharpness(three, at_test)}
+        sharp = {"train": landscape.sharpness(self.alphas, found),
+                 "test": landscape.sharpness(three, self.g(model, "test", ways, three))}
+        self.known[key] = found, sharp
+        return found, sharp
 
     def g(self, model: nn.Module, split: str, ways: list[Direction], alphas: np.ndarray) -> np.ndarray:
         """The adversarial loss at w + alpha d for each direction d, computed once at w: (D, A)."""
