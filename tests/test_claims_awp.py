@@ -86,6 +86,13 @@ def test_each_claim_holds_and_fails(ids, good, bad):
         assert verdict(id_, evidence(**bad)) == "fails", id_
 
 
+def test_the_strong_attack_is_another_one():
+    found = evidence()
+    table = found.studies["trajectory"]
+    table.loc[(table.method == "pgd+awp") & (table.attack == "strong"), "predicted"] = 1
+    assert verdict("A5t", found) == "holds" and verdict("A5t-strong", found) == "fails"
+
+
 def test_each_claim_is_tested():
     assert [c.id for c in awp_trajectory.CLAIMS] == ["A1a", "A1b", "A1c", "A2", "A4a", "A4b", "A4c", "A5t",
                                                       "A5t-strong", "A9a", "A9b"]
