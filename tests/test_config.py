@@ -13,7 +13,7 @@ def test_fractions_and_merge(project):
     cifar = config.load("paper", "cifar10", "pgd", 0)
     assert cifar.threat.eps == 8 / 255
     assert cifar.train.weight_decay == 5e-4 and cifar.train.step_size == 0.25
-    assert cifar.landscape.points == 41 and config.load("default", "digits").landscape.points == 21
+    assert cifar.landscape.points == 41 and config.load("default", "digits").landscape.points == 13
     assert cifar.knobs["pgd"] == {"warmup": 0.0, "batchnorm": "train"}
     assert config.load("paper", "mnist").evaluate.headline in config.load("paper", "mnist").attacks
 
@@ -120,9 +120,11 @@ def test_profile_command_changes_what_the_profile_sets(project):
     assert commands.main(["profile", "smoke"]) == 0
     after = (project / "params.yaml").read_text().splitlines()
     changed = [b for a, b in zip(before, after, strict=True) if a != b]
-    studies = {"landscape": ["standard", "pgd"], "removal": ["pgd"], "temperature": ["pgd"], "balance": ["pgd"]}
+    studies = {"landscape": ["standard", "pgd"], "trajectory": ["pgd", "pgd+awp"], "perturbation": ["pgd"],
+               "removal": ["pgd"], "temperature": ["pgd"], "balance": ["pgd"]}
     assert [line.split(":")[0] for line in changed] == ["profile", "methods", "seeds", "studies"]
-    expected = {"datasets": ["digits"], "methods": ["standard", "pgd", "pgd+balanced"], "seeds": [0]}
+    expected = {"datasets": ["digits"], "methods": ["standard", "pgd", "pgd+awp", "pgd+balanced"],
+                "seeds": [0]}
     assert config.axes("smoke") == {**expected, "studies": studies}
 
 
