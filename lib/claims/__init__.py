@@ -6,9 +6,9 @@ and what its verdict means: `lib.claims.rules`.
 
 from lib.claims import awp, awp_landscape, awp_perturbation, awp_trajectory, classwise, classwise_studies, spine
 from lib.claims.gather import STUDIES, gather
-from lib.claims.rules import Claim, Evidence
+from lib.claims.rules import Claim, Evidence, shown
 
-__all__ = ["ALL", "STUDIES", "Claim", "Evidence", "check", "gather"]
+__all__ = ["ALL", "STUDIES", "Claim", "Evidence", "check", "gather", "shown"]
 
 ALL: list[Claim] = [claim for chapter in (spine, classwise, classwise_studies, awp, awp_landscape, awp_trajectory,
                                           awp_perturbation) for claim in chapter.CLAIMS]
@@ -17,6 +17,6 @@ ALL: list[Claim] = [claim for chapter in (spine, classwise, classwise_studies, a
 def check(evidence: Evidence, claims: list[Claim] = ALL) -> list[dict]:
     """One row a claim, in the order of `claims`; a claim about something that was not run is left out.
 
-    Columns: id, statement, source, figure, verdict, estimate, low, high, n_seeds, n_images.
+    Columns: id, statement, source, figure, verdict, estimate, low, high, unit, n_seeds, n_images.
     """
     return [claim.row(evidence) for claim in claims if claim.applies(evidence)]

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from lib import classwise, stats
-from lib.claims.rules import Claim, Evidence, judge
+from lib.claims.rules import CORRELATION, LOSS, Claim, Evidence, judge
 
 RECALLED = "ours; recalled of the paper"
 STUTZ = "READ: TeX source of Stutz et al. 2021, correlations with the robust loss; the rule is ours"
@@ -89,13 +89,13 @@ def _correlation(a: pd.Series, b: pd.Series) -> tuple[float, float, float]:
 FOUR = ("pgd", "trades", "mart", "pgd+awp")
 CLAIMS = [
     Claim("A3a", "Far from the weights, adversarial examples frozen at w underestimate the adversarial loss of pgd",
-          RECALLED, "landscape", ("pgd",), frozen_underestimates, ("flatness",)),
+          RECALLED, "landscape", ("pgd",), frozen_underestimates, ("flatness",), unit=LOSS),
     Claim("A3b", "They underestimate it the more, the farther the weights are moved", RECALLED, "landscape", ("pgd",),
-          underestimate_grows, ("flatness",)),
+          underestimate_grows, ("flatness",), unit=LOSS),
     Claim("A10a", "Over methods trained against an adversary, average-case flatness goes with the robust loss more "
           "closely, in rank, than worst-case flatness", STUTZ, "landscape", FOUR, says_more_than_worst("average"),
-          ("flatness",)),
+          ("flatness",), unit=CORRELATION),
     Claim("A10b", "Over methods trained against an adversary, sharpness S goes with the robust loss more closely, in "
           "rank, than worst-case flatness", "ours, after Stutz et al. 2021", "landscape", FOUR,
-          says_more_than_worst("sharpness"), ("flatness",)),
+          says_more_than_worst("sharpness"), ("flatness",), unit=CORRELATION),
 ]

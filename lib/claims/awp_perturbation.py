@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from lib import evaluate, perturbation, stats
-from lib.claims.rules import INCONCLUSIVE, Claim, Evidence, difference, judge
+from lib.claims.rules import CORRELATION, INCONCLUSIVE, Claim, Evidence, difference, judge
 
 POINT = 0.01   # the most that a further step may gain, where we call one enough
 BARELY = 0.02  # the change of the gap that we call none
@@ -180,11 +180,11 @@ CLAIMS = [
     Claim("A7c", f"A random v of {TIMES} times its norm still closes less of the gap than an adversarial v",
           f"{RECALLED}, the factor is ours", "perturbation", ("pgd",), direction_matters(TIMES), P),
     Claim("A8a", "A larger gamma lowers robustness on training images, in rank", RECALLED, "perturbation", ("pgd",),
-          falls(lambda train, test: train), P),
+          falls(lambda train, test: train), P, unit=CORRELATION),
     Claim("A8b", "A larger gamma narrows the robust generalisation gap, in rank", RECALLED, "perturbation", ("pgd",),
-          falls(lambda train, test: train - test), P),
+          falls(lambda train, test: train - test), P, unit=CORRELATION),
     Claim("A8c", "Too large a gamma hurts: the largest tried is less robust on test images than the one that "
           "validation images choose", RECALLED, "perturbation", ("pgd",), too_large_hurts, P),
     Claim("A8d", "A larger gamma leaves a flatter weight loss landscape: S falls, in rank", RECALLED, "perturbation",
-          ("pgd",), flatter, PF),
+          ("pgd",), flatter, PF, unit=CORRELATION),
 ]

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from lib import overfitting, published, stats
-from lib.claims.rules import Claim, Evidence, difference, judge
+from lib.claims.rules import CORRELATION, LOSS, Claim, Evidence, difference, judge
 from lib.overfitting import EARLY
 
 COMPARED = ("pgd", "trades", "mart", "pgd+awp")
@@ -152,17 +152,19 @@ LOGS = "READ: the authors' logs"
 BOTH, PAIR = ("looks", "sharpness"), ("pgd", "pgd+awp")
 CLAIMS = [
     Claim("A1a", "Along pgd training the landscape is sharper at the end than before the first drop of the learning "
-          "rate", f"{PICTURE}; that S measures it is ours", "trajectory", ("pgd",), rises, BOTH),
+          "rate", f"{PICTURE}; that S measures it is ours", "trajectory", ("pgd",), rises, BOTH, unit=LOSS),
     Claim("A1b", "Sharpness changes more after the first drop of the learning rate than in as many epochs before it",
-          f"{PICTURE}; S and the epochs compared are ours", "trajectory", ("pgd",), changes_at_the_drop, BOTH),
+          f"{PICTURE}; S and the epochs compared are ours", "trajectory", ("pgd",), changes_at_the_drop, BOTH,
+          unit=LOSS),
     Claim("A1c", "Along pgd training sharpness and the robust generalisation gap go together: a rank correlation above "
-          "0 over the looks", f"{PICTURE}; the rank correlation is ours", "trajectory", ("pgd",), together_along, BOTH),
+          "0 over the looks", f"{PICTURE}; the rank correlation is ours", "trajectory", ("pgd",), together_along, BOTH,
+          unit=CORRELATION),
     Claim("A2", "Networks with a sharper landscape have a larger robust generalisation gap: a rank correlation above 0 "
           f"over {', '.join(COMPARED)} and early stopping",
           f"{PICTURE}, which has RST in place of AWP; the rank correlation is ours", "networks", COMPARED,
-          together_across, ("looks", "trajectory")),
+          together_across, ("looks", "trajectory"), unit=CORRELATION),
     Claim("A4a", "At the last epoch the landscape of pgd+awp is flatter than that of pgd",
-          "ours; recalled of the paper", "networks", PAIR, flatter("pgd+awp", "pgd"), BOTH),
+          "ours; recalled of the paper", "networks", PAIR, flatter("pgd+awp", "pgd"), BOTH, unit=LOSS),
     Claim("A4b", "From its best checkpoint to the last, pgd+awp loses less than 1 point of robust test accuracy",
           f"{LOGS}: it loses {_falls()} points on CIFAR, from the best epoch on test images; the threshold is ours",
           "best and last", ("pgd+awp",), keeps_its_best, ("trajectory",)),
@@ -174,7 +176,7 @@ CLAIMS = [
           "ours: A5t under a stronger attack", "best and last", PAIR, more_robust("strong"), ("trajectory",)),
     Claim("A9a", "Early stopping of pgd leaves a flatter landscape than pgd+awp has at the last epoch",
           "ours; in the picture of Figure 1 early stopping is flattest, of five networks without AWP", "networks",
-          COMPARED, flatter(EARLY, "pgd+awp"), BOTH),
+          COMPARED, flatter(EARLY, "pgd+awp"), BOTH, unit=LOSS),
     Claim("A9b", "Early stopping of pgd is less robust than pgd+awp at the last epoch",
           f"{LOGS}: best epoch of pgd against last six of pgd+awp", "best and last", PAIR, early_is_less_robust,
           ("trajectory",)),

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from lib import classwise, evaluate, stats
-from lib.claims.rules import Claim, Evidence, judge, of_classes
+from lib.claims.rules import CORRELATION, Claim, Evidence, judge, of_classes
 
 ABSTRACT = "READ: abstract of Tian et al. 2021"
 SUBMISSION = "READ: abstract of the ICLR 2021 submission"
@@ -147,20 +147,20 @@ CLAIMS = [
           "methods", ("standard", "pgd"), larger_spread),
     Claim("C2a", f"Any two attacks rank the classes of pgd alike: each rank correlation above {STABLE}",
           f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd",), over_attacks,
-          attacks=("fgsm",)),
+          attacks=("fgsm",), unit=CORRELATION),
     Claim("C2b", "Any two methods trained against an adversary rank the classes alike: each rank correlation above "
           f"{STABLE}", f"{ABSTRACT}: pretty consistent; the threshold is ours", "consistency", ("pgd", "trades"),
-          over_defences),
+          over_defences, unit=CORRELATION),
     Claim("C3", "One class is the most vulnerable under every method trained against an adversary",
           "ours; recalled of the paper for the cats of CIFAR-10", "methods", ("pgd", "trades"), same_weakest),
     Claim("C4a", "Where the strongest attack gains over FGSM, weak classes lose more: a rank correlation below 0",
-          ABSTRACT, "gain", ("pgd",), gain_of_weak_classes, attacks=("fgsm",)),
+          ABSTRACT, "gain", ("pgd",), gain_of_weak_classes, attacks=("fgsm",), unit=CORRELATION),
     Claim("C4b", "More than half of what the strongest attack gains over FGSM comes from the weaker half of classes",
           f"{ABSTRACT}: mainly from the vulnerable classes", "gain", ("pgd",), share_of_bottom_half, attacks=("fgsm",)),
     Claim("C5a", "Attacked images are taken for classes of their own group more often than the attraction of each "
           "class alone explains", SUBMISSION, "confusion", ("pgd",), within_group, needs=("superclasses",)),
     Claim("C5b", "Confusion under attack is symmetric: what i is taken for j goes with what j is taken for i",
-          "ours; recalled of the paper", "confusion", ("pgd",), symmetric),
+          "ours; recalled of the paper", "confusion", ("pgd",), symmetric, unit=CORRELATION),
     Claim("C7", "The norm of a class's row in the last layer rises with its robustness, in rank", SUBMISSION, "norms",
-          ("pgd",), norm_correlation, needs=("norms",)),
+          ("pgd",), norm_correlation, needs=("norms",), unit=CORRELATION),
 ]

@@ -10,6 +10,7 @@ from lib import evaluate, stats
 
 HOLDS, FAILS, INCONCLUSIVE = "holds", "fails", "inconclusive"
 SEEDS = 3  # fewer say nothing of training noise
+POINTS, CORRELATION, LOSS = "points", "correlation", "loss"  # what an estimate is, or is a difference of
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Claim:
     source: 'READ: <where>' if it was read in a paper, 'ours' otherwise. figure: the figure (its name without the
     data set) or table where a reader sees it. methods: those that it compares. rule: evidence -> an estimate (mean,
     low, high, n seeds, images) with a verdict. needs: what else has to be there: 'superclasses', 'norms', or one of
-    `studies`, with its rows of all `methods`. attacks: those that the table has to have.
+    `studies`, with its rows of all `methods`. attacks: those that the table has to have. unit: POINTS for accuracies
+    and shares, which lie in [-1, 1], or CORRELATION or LOSS.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Claim:
     rule: Callable[[Evidence], dict]
     needs: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
+    unit: str = POINTS
 
     def applies(self, evidence: Evidence) -> bool:
         """Whether all that the claim is about was run."""
@@ -72,7 +75,16 @@ class Claim:
         found = self.rule(evidence)
         return {"id": self.id, "statement": self.statement, "source": self.source, "figure": self.figure,
                 "verdict": found["verdict"], "estimate": float(found["mean"]), "low": float(found["low"]),
-                "high": float(found["high"]), "n_seeds": int(found["n"]), "n_images": int(found["images"])}
+                "high": float(found["high"]), "unit": self.unit, "n_seeds": int(found["n"]), "n_images": int(found["images"])}
+
+
+def shown(row: dict) -> str:
+    """The estimate of a row of claims with its interval, as text: in points, or as the correlation or loss that it is."""
+    factor, digits = (100, 0) if row["unit"] == POINTS else (1, 2)
+    mean, low, high = (np.nan if row[name] is None else round(factor * row[name], digits) + 0.0
+                       for name in ("estimate", "low", "high"))
+    ends = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:.{digits}f}{ends}" + " points" * (row["unit"] == POINTS)
 
 
 def judge(estimate: dict, *, above: float | None = None, below: float | None = None, seeds: int = SEEDS) -> str:
