@@ -75,11 +75,12 @@ class Claim:
         found = self.rule(evidence)
         return {"id": self.id, "statement": self.statement, "source": self.source, "figure": self.figure,
                 "verdict": found["verdict"], "estimate": float(found["mean"]), "low": float(found["low"]),
-                "high": float(found["high"]), "unit": self.unit, "n_seeds": int(found["n"]), "n_images": int(found["images"])}
+                "high": float(found["high"]), "unit": self.unit, "n_seeds": int(found["n"]),
+                "n_images": int(found["images"])}
 
 
 def shown(row: dict) -> str:
-    """The estimate of a row of claims with its interval, as text: in points, or as the correlation or loss that it is."""
+    """The estimate of a row of claims, with its interval, as text: in points, or the correlation or loss itself."""
     factor, digits = (100, 0) if row["unit"] == POINTS else (1, 2)
     mean, low, high = (np.nan if row[name] is None else round(factor * row[name], digits) + 0.0
                        for name in ("estimate", "low", "high"))
