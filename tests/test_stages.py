@@ -51,7 +51,7 @@ def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
     ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", EVALUATED | {"landscape", "papers"}),
     ("lib/classwise/gain.py", "splits: int = 10", "splits: int = 5", AGGREGATED | {"report"}),
     ("lib/removal.py", "SEED_STEP = 1000", "SEED_STEP = 100", {"removal", "page", "gap", "report"}),
-    ("params.yaml", "points: 13", "points: 11", {"landscape", "gap", "report"}),
+    ("params.yaml", "points: 13", "points: 11", LONG | {"landscape", "gap", "page", "papers", "report"}),
     # Stages after `data` read its images.npz: DVC reruns them if that changes, and only then.
     ("params.yaml", "validation: 0.1 ", "validation: 0.2 ", {"data", "papers"}),
     ("lib/sources/archives.py", "dimensions = content[3]", "dimensions = int(content[3])", {"data", "papers"}),
