@@ -22,7 +22,7 @@ def landscape_curves(alphas: np.ndarray, curves: Mapping[str, np.ndarray], ax: A
     styles = looks(list(curves))
     for name, look in styles.items():
         values = curves[name]
-        ax.plot(alphas, values.mean(0), ".-", ms=4, color=look["color"])
+        ax.plot(alphas, values.mean(0), marker=".", ms=4, color=look["color"], linestyle=look.get("linestyle"))
         ax.fill_between(alphas, values.min(0), values.max(0), color=look["color"], alpha=0.2, lw=0)
     ax.set(xlabel=r"distance $\alpha$ along a direction", ylabel=r"adversarial loss $g(\alpha)$", yscale="log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))

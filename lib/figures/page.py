@@ -43,7 +43,7 @@ def class_lines(classes: Sequence[str], accuracy: Mapping[str, np.ndarray], low:
     ax.set_xticks(range(len(order)), [classes[c] for c in order] if len(order) <= 20 else [""] * len(order))
     ax.set(xlabel="class, the weakest first", ylabel="accuracy under all attacks", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(fontsize=7, loc="lower right", handlelength=1.5)
+    ax.legend(fontsize=7, loc="lower right", handlelength=1.5, ncols=1 + (len(accuracy) > 6), columnspacing=1)
 
 
 def weakest_along(epochs: np.ndarray, accuracy: np.ndarray, classes: Sequence[str], ax: Axes) -> None:

@@ -25,7 +25,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
         ax.set(title=title, xlabel="epoch", ylim=(-0.02, 1.02))
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("validation accuracy")
-    panels[0].legend(loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 

@@ -67,7 +67,7 @@ def across_networks(alphas: np.ndarray, curves: Mapping[str, np.ndarray], points
         right.plot(sharp, gap, ".", ms=4, color=look["color"], alpha=0.5)
         bars = {f"{axis}err": [[v["mean"] - v["low"]], [v["high"] - v["mean"]]]
                 for axis, v in (("x", x), ("y", y)) if not np.isnan(v["low"])}
-        right.errorbar(x["mean"], y["mean"], fmt=look["marker"], ms=7, capsize=2, color=look["color"], **bars)
+        right.errorbar(x["mean"], y["mean"], ms=7, capsize=2, **{**look, "linestyle": "none"}, **bars)
     right.set(xlabel="sharpness S", ylabel="robust generalisation gap (points)", title="sharpness and gap")
     right.margins(0.1)
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 1):g}"))
