@@ -35,7 +35,7 @@ def clone(tmp_path_factory):
     began = time.monotonic()
     output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
     assert "figures:   results/smoke/figures/" in output and "stage 26/26  report@smoke" in output
-    assert time.monotonic() - began < 600  # beside the other tests; alone on two cores under 330
+    assert time.monotonic() - began < 800  # beside the other tests; alone on two cores under 330
     return place
 
 
