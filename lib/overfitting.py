@@ -40,7 +40,7 @@ def followed(looks: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     wide = looks[(looks.checkpoint == ALONG) & looks.sharpness.notna() & (looks.radius >= 1)]
-    for (method, seed), run in wide.sort_values("epoch").groupby(["method", "seed"], sort=False):
+    for (method, seed), run in wide.sort_values("epoch", kind="stable").groupby(["method", "seed"], sort=False):
         epoch, s = run.epoch.to_numpy(), run.sharpness.to_numpy()
         for drop in drops(run)[:1]:
             later = np.flatnonzero(epoch <= 2 * epoch[drop] - epoch[0])[-1]
