@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from lib import stats
+from lib.classwise import rank_correlation
 from lib.trajectory import ALONG, BEST, LAST, TAIL
 
 EARLY = "pgd, early stopping"  # pgd at its best checkpoint, as a network of its own
@@ -22,11 +22,6 @@ def drops(run: pd.DataFrame) -> np.ndarray:
     """
     rate, epoch = run.lr.to_numpy(), run.epoch.to_numpy()
     return np.flatnonzero(np.isclose(rate[1:], rate[:-1] / 10) & (np.diff(epoch) == 1))
-
-
-def rank_correlation(a, b) -> float:
-    """Spearman's rank correlation of two (N,); nan where one of them is constant."""
-    return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
 
 
 def followed(looks: pd.DataFrame) -> pd.DataFrame:

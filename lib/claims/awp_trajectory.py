@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from lib import overfitting, published, stats
+from lib import classwise, overfitting, published, stats
 from lib.claims.rules import CORRELATION, LOSS, Claim, Evidence, difference, judge
 from lib.overfitting import EARLY
 
@@ -77,7 +77,7 @@ def together_across(evidence: Evidence, resamples: int = 2000) -> dict:
     training and test, that the gap is of.
     """
     found, draw = _networks(evidence), np.random.default_rng(0)
-    values = [overfitting.rank_correlation(row.sharpness, row.gap) for _, row in found.iterrows()]
+    values = [classwise.rank_correlation(row.sharpness, row.gap) for _, row in found.iterrows()]
     over = stats.over_seeds(values, within=(-1, 1))
     gaps, images = 0, 0
     for split, sign in (("train", 1), ("test", -1)):
