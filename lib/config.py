@@ -13,11 +13,14 @@ from pathlib import Path
 from lib.params import ConfigError, known, merge, numbers, read, root, typed
 from lib.sections import (
     SCHEMA,
+    Adaptive,
     Balance,
     Compute,
     Data,
     Evaluate,
+    Failures,
     Flatness,
+    Forks,
     Landscape,
     Model,
     Perturbation,
@@ -53,6 +56,9 @@ class Config:
     removal: Removal = None
     temperature: Temperature = None
     balance: Balance = None
+    adaptive: Adaptive = None
+    forks: Forks = None
+    failures: Failures = None
     compute: Compute = None
     knobs: dict = field(default_factory=dict)
 

@@ -163,6 +163,47 @@ class Balance:
 
 
 @dataclass(frozen=True)
+class Adaptive:
+    """What a classifier is attacked with that may be one of C classes and their dummies (`lib.adaptive`).
+
+    steps, restarts, step_size (in units of eps): of the attacks along gradients. many: numbers of steps, and radii: in
+    units of eps, along which accuracy has to fall. queries: of attacks without gradients; decisions: how many images
+    are given to the one that sees labels only.
+    """
+
+    steps: int
+    restarts: int
+    step_size: float
+    many: list
+    radii: list
+    queries: int
+    decisions: int
+
+
+@dataclass(frozen=True)
+class Forks:
+    """Continuations of one trunk (`lib.forks`): values of each knob of `ducat`, tried one at a time.
+
+    radii: in units of eps, at which the objective is trained without dummy classes, from the beginning.
+    """
+
+    w_benign: list
+    w_adv: list
+    start: list
+    adversary: list
+    radii: list
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Always-failing images (`lib.failures`): `networks` of one method as control; PGD of `steps` x `step_size`."""
+
+    networks: int
+    steps: int
+    step_size: float
+
+
+@dataclass(frozen=True)
 class Compute:
     """Where to compute: `device` auto, cpu or cuda; `threads` of the CPU; `workers` that read streamed images."""
 
@@ -173,4 +214,5 @@ class Compute:
 
 SCHEMA = {"data": Data, "threat": Threat, "model": Model, "train": Train, "evaluate": Evaluate,
           "landscape": Landscape, "flatness": Flatness, "trajectory": Trajectory, "perturbation": Perturbation,
-          "removal": Removal, "temperature": Temperature, "balance": Balance, "compute": Compute}
+          "removal": Removal, "temperature": Temperature, "balance": Balance, "adaptive": Adaptive,
+          "forks": Forks, "failures": Failures, "compute": Compute}

@@ -23,7 +23,8 @@ from lib.config import SECTIONS, axes, resolve
 from lib.params import ConfigError, known, read, root
 
 SETTINGS = ("lib.config", "lib.sections", "lib.params")  # not hashed: what they decide is in `config`
-STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance")  # for some methods only
+STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance", "adaptive", "forks",
+           "failures")  # for some methods only
 
 
 @dataclass(frozen=True)
