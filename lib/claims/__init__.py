@@ -4,14 +4,24 @@ A chapter's claims are one file of this folder, with a list CLAIMS, and that lis
 and what its verdict means: `lib.claims.rules`.
 """
 
-from lib.claims import awp, awp_landscape, awp_perturbation, awp_trajectory, classwise, classwise_studies, spine
+from lib.claims import (
+    awp,
+    awp_landscape,
+    awp_perturbation,
+    awp_trajectory,
+    classwise,
+    classwise_studies,
+    ducat,
+    ducat_forks,
+    spine,
+)
 from lib.claims.gather import STUDIES, gather
 from lib.claims.rules import Claim, Evidence, shown
 
 __all__ = ["ALL", "STUDIES", "Claim", "Evidence", "check", "gather", "shown"]
 
 ALL: list[Claim] = [claim for chapter in (spine, classwise, classwise_studies, awp, awp_landscape, awp_trajectory,
-                                          awp_perturbation) for claim in chapter.CLAIMS]
+                                          awp_perturbation, ducat, ducat_forks) for claim in chapter.CLAIMS]
 
 
 def check(evidence: Evidence, claims: list[Claim] = ALL) -> list[dict]:

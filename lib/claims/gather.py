@@ -10,7 +10,8 @@ STUDIES = ("removal", "temperature", "balance")  # of the class-wise paper
 TABLES = {  # what the claims read of the studies: name -> (stage, file)
     **{study: (study, "per_sample.csv") for study in (*STUDIES, "trajectory", "perturbation")},
     "looks": ("trajectory", "looks.csv"), "sharpness": ("trajectory", "sharpness.csv"),
-    "flatness": ("landscape", "flatness.csv"), "ablation": ("perturbation", "flatness.csv")}
+    "flatness": ("landscape", "flatness.csv"), "ablation": ("perturbation", "flatness.csv"),
+    "adaptive": ("adaptive", "per_sample.csv"), "forks": ("forks", "per_sample.csv")}
 
 
 def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | None) -> Evidence:
