@@ -11,14 +11,29 @@ from lib.figures.page import class_lines, confusion_map, page, weakest_along
 from lib.figures.perturbation import perturbation_sweep, weight_histograms
 from lib.figures.removal import homing_examples, homing_rates
 from lib.figures.spine import attack_accuracy, learning_curves, trade_off
-from lib.figures.style import MARKERS, OBJECTIVES, OKABE_ITO, WIDTH, apart, images, label_ends, looks, save, use_style
+from lib.figures.style import (
+    FIXED,
+    MARKERS,
+    OBJECTIVES,
+    OKABE_ITO,
+    VARIANTS,
+    WIDTH,
+    apart,
+    images,
+    label_ends,
+    looks,
+    save,
+    use_style,
+)
 from lib.figures.temperature import sweep_limits, temperature_gradients, temperature_panels, temperature_sweep
+from lib.figures.tradeoff import crowd, protocol_pairs, protocol_sweeps, trade_off_map
 from lib.figures.trajectory import across_networks, along_training
 
-__all__ = ["MARKERS", "OBJECTIVES", "OKABE_ITO", "WIDTH", "across_networks", "agreement", "along_training", "apart",
-           "attack_accuracy", "class_accuracy", "class_changes", "class_grids", "class_lines", "class_scatter",
-           "classes_along", "confusion_map", "confusions", "drops", "fork_dumbbells", "fork_trade_off",
-           "homing_examples", "homing_rates", "images", "input_surfaces", "label_ends", "landscape_curves",
-           "landscape_surfaces", "learning_curves", "looks", "page", "pareto_curves", "perturbation_sweep", "save",
-           "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off",
+__all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "across_networks", "agreement",
+           "along_training", "apart", "attack_accuracy", "class_accuracy", "class_changes", "class_grids",
+           "class_lines", "class_scatter", "classes_along", "confusion_map", "confusions", "crowd", "drops",
+           "fork_dumbbells", "fork_trade_off", "homing_examples", "homing_rates", "images", "input_surfaces",
+           "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "page",
+           "pareto_curves", "perturbation_sweep", "protocol_pairs", "protocol_sweeps", "save", "sweep_limits",
+           "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off", "trade_off_map",
            "use_style", "weakest_along", "weight_histograms"]

@@ -15,6 +15,10 @@ from scipy.optimize import isotonic_regression
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 OBJECTIVES = ("standard", "pgd", "trades", "mart")
+# Looks that do not go by the place in a list. Colour-blind readers can tell the dark brown from the other eight.
+FIXED = {**{m: {"color": OKABE_ITO[i], "marker": MARKERS[i]} for i, m in enumerate(OBJECTIVES)},
+         "consistency": {"color": "#663300", "marker": "<"}}
+VARIANTS = {"awp": {"linestyle": "--", "markerfacecolor": "white"}, "ducat": {"linestyle": ":", "marker": "h"}}
 WIDTH = 7.0  # inches: a page's text width
 
 
@@ -43,16 +47,24 @@ def save(figure: Figure, path: Path, title: str = "") -> None:
 def looks(methods: Sequence[str]) -> dict[str, dict]:
     """Colour and marker of each method, as keyword arguments for `plot`.
 
-    An objective looks the same in every figure, and with AWP beside it has a dashed line and a white marker; the rest
-    go by their place in the list.
+    An objective looks the same in every figure, and so do its variants beside it: with AWP a dashed line and a white
+    marker, with DUCAT a dotted line and a hexagon. The rest go by their place in the list.
     """
-    plain = [m for m in methods if not (m.endswith("+awp") and m.removesuffix("+awp") in methods)]
-    others = [m for m in plain if m not in OBJECTIVES]
-    places = {m: i for i, m in enumerate(OBJECTIVES if len(others) < len(plain) else ())}
-    places |= {m: i for i, m in enumerate(others, len(places))}
-    found = {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for m, i in places.items()}
-    variant = {"linestyle": "--", "markerfacecolor": "white"}
-    return {m: found[m] if m in plain else {**found[m.removesuffix("+awp")], **variant} for m in methods}
+    def parts(method: str) -> tuple[str, str]:
+        """What a method is a variant of, and the add-on; or nothing."""
+        base, _, add_on = method.rpartition("+")
+        return (base, add_on) if base in methods and add_on in VARIANTS else ("", "")
+
+    others = [m for m in methods if m not in FIXED and not parts(m)[0]]
+    places = [*OBJECTIVES, *others] if any(m in FIXED for m in methods) else others
+    found = {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for i, m in enumerate(places)} | FIXED
+
+    def look(method: str) -> dict:
+        """That of what it is a variant of, with the add-on's changes."""
+        base, add_on = parts(method)
+        return {**look(base), **VARIANTS[add_on]} if base else found[method]
+
+    return {m: look(m) for m in methods}
 
 
 def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
