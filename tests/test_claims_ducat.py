@@ -108,10 +108,6 @@ def test_the_rival_of_the_curve_is_chosen_on_validation_images():
     assert result["mean"] == pytest.approx(0.4 - 0.6, abs=0.01)
 
 
-def test_nrr():
-    assert ducat_forks.nrr(np.array([0.8, 0.0, 1.0]), np.array([0.4, 0.0, 1.0])) == pytest.approx([0.64 / 1.2, 0, 1])
-
-
 def test_balance_as_published_and_attacked_as_deployed():
     """The main table has the deployed classifier; as published the same network is above every other."""
     found = evidence(mart={**PLAIN, "clean": 0.98})

@@ -34,7 +34,7 @@ def clone(tmp_path_factory):
     place = tmp_path_factory.mktemp("clone") / "companion"
     began = time.monotonic()
     output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
-    assert "figures:   results/smoke/figures/" in output and "stage 26/26  report@smoke" in output
+    assert "figures:   results/smoke/figures/" in output and "stage 33/33  report@smoke" in output
     assert time.monotonic() - began < 800  # beside the other tests; alone on two cores under 330
     return place
 
@@ -51,7 +51,7 @@ def test_every_result_is_there(clone):
     assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst case", "worst class", "gap"} | sharp
     metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
     assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
-    assert len(list(smoke.rglob("*.ipynb"))) == 26
+    assert len(list(smoke.rglob("*.ipynb"))) == 33
     claims = json.loads((smoke / "claims.json").read_text())["digits"]
     ids = "S1 S2 S3 S4 C1 C2a C4a C4b C5b C7 C6 C6a C6b C8-pgd C8m-pgd C9-pgd C10a C10b C10c C10d "
     ids += "A5-pgd A5w-pgd A3a A3b A1a A1b A1c A4a A4b A4c A5t A5t-strong A9b A6a A6b A7a A7b A7c A8a A8b A8c A8d"

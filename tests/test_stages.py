@@ -6,7 +6,7 @@ import pytest
 
 from lib import stages
 
-AGGREGATED = {"classwise", "relations", "page", "gap"}  # of all methods and seeds
+AGGREGATED = {"classwise", "relations", "page", "gap", "failures", "tradeoff"}  # of all methods and seeds
 LONG = {"trajectory", "perturbation"}  # of the AWP paper
 EVALUATED = AGGREGATED | LONG | {"attack", "parity", "removal", "temperature", "balance", "report"}  # per-sample tables
 
@@ -29,8 +29,8 @@ def stale(project):
 
 def test_instances_are_those_of_dvc(stale):
     names = list(stale.instances)
-    runs, studies = 11 * 3, (5 + 4 + 1 + 1 + 5 + 1) * 3  # one for each method
-    assert len(names) == 1 + 2 * runs + len(AGGREGATED) + studies + 1 + 3 + 1
+    runs, studies = 16 * 3, (5 + 4 + 1 + 1 + 5 + 1 + 8 + 1) * 3  # one for each method
+    assert len(names) == 1 + 2 * runs + len(AGGREGATED) + studies + 1 + 4 + 1
     assert names[1] == "train@default-digits-standard-0" and names[-1] == "report@default"
 
 
@@ -69,7 +69,7 @@ def test_a_method_reruns_only_itself(project, edit, stale, file, before, after):
     edit(project / file, before, after)
     stages._imports.cache_clear()
     changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances[i.name]}
-    uses = {"pgd", "pgd+awp", "pgd+ema", "pgd+he", "pgd+cfa", "pgd+balanced"}
+    uses = {"pgd", "pgd+awp", "pgd+ema", "pgd+he", "pgd+cfa", "pgd+balanced", "pgd+ducat"}
     assert {n for n in changed if n.startswith("train@")} == {f"train@default-digits-{m}-{s}" for m in uses
                                                               for s in range(3)}
     assert not any("standard" in name or "trades" in name for name in changed)

@@ -13,8 +13,7 @@ from lib.claims.rules import Claim, Evidence, difference, judge
 OPENREVIEW = "READ: OpenReview, submission 6428"
 OBJECTIVES = ("pgd", "trades", "mart", "consistency")
 POINT = 0.01  # the change that we call none
-TEN, TRUNK = "pgd-10", "transfer from the trunk"
-SQUARE = "square"
+TEN, SQUARE, TRUNK = "pgd-10", "square", "transfer-trunk-ce"
 
 
 def rows(evidence: Evidence, method: str, protocol: str | None = None, attacks: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -6,11 +6,12 @@ Of the paper's ablations only the defaults of the code are known.
 import numpy as np
 import pandas as pd
 
-from lib import adaptive, evaluate, stats
+from lib import adaptive, evaluate
 from lib.adaptive import PUBLISHED
 from lib.claims.ducat import OPENREVIEW, POINT
 from lib.claims.ducat import rows as of_run
 from lib.claims.rules import Claim, Evidence, difference, judge
+from lib.tradeoff import estimate, nrr
 
 RELEASED, CONTINUED, HALVES, HARD = "ducat", "continued", "half and half", "hard labels"
 METHOD = "pgd+ducat"
@@ -72,12 +73,6 @@ def below_the_curve(evidence: Evidence) -> dict:
     return {**found, "verdict": judge(found, below=0)}
 
 
-def nrr(clean, robust) -> np.ndarray:
-    """2 clean robust / (clean + robust), their harmonic mean; 0 where both are 0."""
-    both = np.asarray(clean + robust, float)
-    return np.divide(2 * clean * robust, both, out=np.zeros(both.shape), where=both > 0)
-
-
 def best_balance(protocol: str | None):
     """The rule that pgd+ducat has a higher NRR than the best other method that was run, above 0.
 
@@ -85,7 +80,7 @@ def best_balance(protocol: str | None):
     always the latter. The rival is the best on these very images, which favours it.
     """
     def rule(evidence: Evidence) -> dict:
-        """The NRR of each seed less the rival's. The interval: the wider of Student's over seeds and over images."""
+        """The NRR of each seed less the rival's."""
         def hits(method, of):
             """Clean and robust hits, (2, seeds, images)."""
             robust = of_run(evidence, method, of) if of else evidence.rows(method, evaluate.WORST)
@@ -95,13 +90,8 @@ def best_balance(protocol: str | None):
 
         others = {m: hits(m, None) for m in evidence.table.method.unique() if "ducat" not in m.split("+")}
         rival = max(others, key=lambda m: nrr(*others[m].mean(2)).mean())
-        pair = hits(METHOD, protocol), others[rival]
-        found = stats.over_seeds(np.subtract(*(nrr(*h.mean(2)) for h in pair)), within=(-1, 1))
-        n = pair[0].shape[2]
-        draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2000) / n
-        each = np.subtract(*(nrr(*(h @ draws.T)).mean(0) for h in pair))
-        low, high = np.quantile(each, [0.025, 0.975])
-        found = {**found, "low": np.minimum(found["low"], low), "high": np.maximum(found["high"], high), "images": n}
+        found = estimate(lambda *rates: nrr(*rates[:2]) - nrr(*rates[2:]), *hits(METHOD, protocol), *others[rival],
+                         within=(-1, 1))
         return {**found, "verdict": judge(found, above=0)}
     return rule
 
