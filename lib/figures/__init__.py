@@ -5,6 +5,7 @@ They know nothing of files, models or params.yaml. Accuracies are given in [0, 1
 
 from lib.figures.balance import class_changes, pareto_curves
 from lib.figures.classes import agreement, class_accuracy, class_grids, class_scatter, classes_along, confusions, drops
+from lib.figures.failures import always_by_class, failing_by_size, transfer_table
 from lib.figures.landscape import input_surfaces, landscape_curves, landscape_surfaces
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
 from lib.figures.perturbation import perturbation_sweep, weight_histograms
@@ -14,9 +15,10 @@ from lib.figures.style import MARKERS, OBJECTIVES, OKABE_ITO, WIDTH, apart, imag
 from lib.figures.temperature import sweep_limits, temperature_gradients, temperature_panels, temperature_sweep
 from lib.figures.trajectory import across_networks, along_training
 
-__all__ = ["MARKERS", "OBJECTIVES", "OKABE_ITO", "WIDTH", "across_networks", "agreement", "along_training", "apart",
-           "attack_accuracy", "class_accuracy", "class_changes", "class_grids", "class_lines", "class_scatter",
-           "classes_along", "confusion_map", "confusions", "drops", "homing_examples", "homing_rates", "images",
-           "input_surfaces", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves", "looks",
-           "page", "pareto_curves", "perturbation_sweep", "save", "sweep_limits", "temperature_gradients",
-           "temperature_panels", "temperature_sweep", "trade_off", "use_style", "weakest_along", "weight_histograms"]
+__all__ = ["MARKERS", "OBJECTIVES", "OKABE_ITO", "WIDTH", "across_networks", "agreement", "along_training",
+           "always_by_class", "apart", "attack_accuracy", "class_accuracy", "class_changes", "class_grids",
+           "class_lines", "class_scatter", "classes_along", "confusion_map", "confusions", "drops", "failing_by_size",
+           "homing_examples", "homing_rates", "images", "input_surfaces", "label_ends", "landscape_curves",
+           "landscape_surfaces", "learning_curves", "looks", "page", "pareto_curves", "perturbation_sweep", "save",
+           "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off",
+           "transfer_table", "use_style", "weakest_along", "weight_histograms"]
