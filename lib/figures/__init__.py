@@ -5,6 +5,7 @@ They know nothing of files, models or params.yaml. Accuracies are given in [0, 1
 
 from lib.figures.balance import class_changes, pareto_curves
 from lib.figures.classes import agreement, class_accuracy, class_grids, class_scatter, classes_along, confusions, drops
+from lib.figures.failures import always_by_class, failing_by_size, transfer_table
 from lib.figures.forks import fork_dumbbells, fork_trade_off
 from lib.figures.landscape import input_surfaces, landscape_curves, landscape_surfaces
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
@@ -30,10 +31,10 @@ from lib.figures.tradeoff import crowd, protocol_pairs, protocol_sweeps, trade_o
 from lib.figures.trajectory import across_networks, along_training
 
 __all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "across_networks", "agreement",
-           "along_training", "apart", "attack_accuracy", "class_accuracy", "class_changes", "class_grids",
-           "class_lines", "class_scatter", "classes_along", "confusion_map", "confusions", "crowd", "drops",
-           "fork_dumbbells", "fork_trade_off", "homing_examples", "homing_rates", "images", "input_surfaces",
-           "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves", "looks", "page",
-           "pareto_curves", "perturbation_sweep", "protocol_pairs", "protocol_sweeps", "save", "sweep_limits",
-           "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off", "trade_off_map",
-           "use_style", "weakest_along", "weight_histograms"]
+           "along_training", "always_by_class", "apart", "attack_accuracy", "class_accuracy", "class_changes",
+           "class_grids", "class_lines", "class_scatter", "classes_along", "confusion_map", "confusions", "crowd",
+           "drops", "failing_by_size", "fork_dumbbells", "fork_trade_off", "homing_examples", "homing_rates",
+           "images", "input_surfaces", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves",
+           "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_pairs", "protocol_sweeps", "save",
+           "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off",
+           "trade_off_map", "transfer_table", "use_style", "weakest_along", "weight_histograms"]
