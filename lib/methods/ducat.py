@@ -8,11 +8,13 @@ L = 1/2 H(y_b, p(x)) + w_alpha / 2 H(y_a, p(x')),   y_s = (1 - w_s) e_y + w_s e_
 The deployed classifier takes a dummy for its class: argmax_k max(z_k, z_{k+C}). Here that is its last layer, so that
 every attack faces it; the authors attack the 2C logits and map the prediction afterwards. `lib.adaptive` does both.
 
-Until the start it is the objective, on a network of 2C outputs of which half are never a label. Then x and x' go through
-the network together, so BatchNorm sees both, as theirs. In place of the objective's cross-entropy comes L; its other
-terms stay what they are, on the 2C logits, as in their code, also where they work against L: the divergence of TRADES
-pulls p(x) and p(x') together while their labels differ, and MART's margin lowers the runner-up, which is most often the
-label's own dummy.
+Until the start it is the objective, on a network of 2C outputs of which half are never a label. Then x and x' go
+through the network together, so BatchNorm sees both, as theirs. The training attack faces the 2C logits (`adversary`
+raw), as theirs; or the pair as one class, by `soft` (lse) or `hard` (max), which is ours. In place of the objective's
+cross-entropy comes L; its other terms stay what they are, on the 2C logits, as in their code, also where they work
+against L: the divergence of TRADES pulls p(x) and p(x') together while their labels differ, and MART's margin lowers
+the runner-up, which is most often the label's own dummy. The defaults of the knobs are those of the authors' code, and
+its start is epoch 105 of 130.
 
 Decided otherwise than in their code: TRADES before the start is TRADES (theirs takes the label's loss on x'); no image
 goes through the network a second time for those terms; w_alpha works with every objective (theirs: PGD-AT alone); with
@@ -74,12 +76,10 @@ def two_hot(logits: Tensor, y: Tensor, w: float) -> Tensor:
 
 def add_on(method: Method, config: Config, *, w_benign: float, w_adv: float, w_alpha: float, start: float,
            adversary: str) -> Method:
-    """Dummy classes on any objective that has an adversary; see the module.
+    """Dummy classes on any objective that has an adversary.
 
-    w_benign, w_adv: share of the dummy in the label of x and of x'; w_alpha: weight of the loss of x'. The defaults are
-    those of the authors' code. start: the share of training before the dummies (theirs: epoch 105 of 130). adversary:
-    what the training attack is run on once they have started: 'raw', the 2C logits, as theirs; 'lse' or 'max', the pair
-    as one class by `soft` or `hard`, which is ours.
+    w_benign, w_adv: the shares w_b and w_a; w_alpha: weight of the loss of x'; start: the share of training before the
+    dummies; adversary: what the training attack faces once they have started, see the module.
     """
     for name, value in (("w_benign", w_benign), ("w_adv", w_adv), ("start", start)):
         bounded(f"ducat.{name}", value, least=0, most=1)
@@ -92,7 +92,6 @@ def add_on(method: Method, config: Config, *, w_benign: float, w_adv: float, w_a
         raise ConfigError(f"'{config.method}': ducat does not go with {clash[0]}, which works on C logits")
 
     def started(moment):
-        """Whether the dummies are in use."""
         return moment.progress >= start - 1e-9
 
     def network(model, shape, classes, *more):
