@@ -92,6 +92,15 @@ def test_names_are_apart_and_in_the_order_of_their_points():
     assert {tuple(t.xy) for t in ax.texts} == {(row[1], row[3]) for row in MEANS.values()}
 
 
+def test_names_of_a_crowd_stay_beside_the_axes():
+    rows = frame(0.01).assign(robust=[0.9, 0.9, 0.9, 0.9, 0.0, 0.9])
+    rows["robust_low"], rows["robust_high"] = rows.robust, rows.robust
+    ax = figures.fork_trade_off(rows, RADIUS, TITLES).axes[0]
+    heights, (low, high) = np.sort([t.xyann[1] for t in ax.texts]), ax.get_ylim()
+    assert heights[-1] == pytest.approx(high) and np.diff(heights).min() == pytest.approx(0.048 * (high - low))
+    assert heights[0] == 0.0  # far from the others, it stays at its point
+
+
 def test_equal_numbers_equal_files(tmp_path):
     for name in ("first", "second"):
         figures.save(figures.fork_dumbbells(frame(), "continued", TITLES), tmp_path / f"{name}.svg", "digits")

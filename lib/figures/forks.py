@@ -87,14 +87,16 @@ def fork_trade_off(rows: pd.DataFrame, radius: Mapping[str, float], titles: Mapp
 def _name(ax: Axes, rows: pd.DataFrame) -> None:
     """The name of each network right of the axes, apart from the others, with a thin line to its point."""
     low, high = ax.get_ylim()
-    heights = apart(rows.robust, 0.048 * (high - low))
-    heights += min(0, high - heights.max()) + max(0, low - heights.min())
+    gap = 0.048 * (high - low)
+    heights = apart(rows.robust, gap)
+    below = heights.argsort().argsort()  # how many names are below
+    heights = heights.clip(low + gap * below, high - gap * (len(rows) - 1 - below))  # within the axes
     for (_, row), height in zip(rows.iterrows(), heights, strict=True):
         color = LOOKS[row.group][0]
         ax.annotate(row.fork, (row.clean, row.robust), xytext=(1.03, height), textcoords=("axes fraction", "data"),
                     va="center", fontsize=8, color=color, annotation_clip=False,
                     arrowprops={"arrowstyle": "-", "lw": 0.8, "ls": ":", "color": color, "alpha": 0.7, "shrinkA": 0,
-                                "shrinkB": 3})
+                                "shrinkB": 3, "relpos": (0, 0.5)})
 
 
 def _bars(row: pd.Series, measure: str) -> np.ndarray | None:
