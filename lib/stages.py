@@ -25,6 +25,7 @@ from lib.params import ConfigError, known, read, root
 SETTINGS = ("lib.config", "lib.sections", "lib.params")  # not hashed: what they decide is in `config`
 STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance", "adaptive", "forks",
            "failures")  # for some methods only
+ADDED = {"forks": "+ducat"}  # what a study adds to its methods, whose knobs it reads
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def describe(instance: Instance) -> dict:
     cells = [normalised(cell) for cell in code_cells(root() / instance.notebook)]
     every = axes(profile) if any("config.axes" in cell for cell in cells) else {}
     words, dataset = strings(cells), instance.parameters.get("dataset")
-    specs = [method] if method else [*every.get("methods", ()), *filter(is_spec, words)]
+    added = ADDED.get(instance.name.split("@")[0], "")
+    specs = [method + added] if method else [*every.get("methods", ()), *filter(is_spec, words)]
     datasets = [dataset] if dataset else [*every.get("datasets", ()), *(w for w in words if w in read()["recipes"])]
     modules = reached(cells)
     if "lib.methods" in modules:

@@ -85,7 +85,7 @@ def forks(**rates):
     (("D9a",), {}, {"hard_labels": {**TRAP, (PUBLISHED, "pgd-10"): 0.9}}),
     (("D9b",), {}, {"start_0.2": WEAK}),
     (("D9c",), {}, {"start_0.2": {**SOUND, "clean": 0.99}}),
-    (("D11",), {}, {"radius_0.5": {**WEAK, "clean": 0.99}}),
+    (("D11",), {}, {"radius_0.5": WEAK, "radius_1": WEAK}),
     (("D12a",), {}, {"half_and_half": PLAIN}),
     (("D12b",), {}, {"adversary_lse": WEAK}),
     (("D12c",), {"adversary_lse": SOUND}, {"adversary_lse": WEAK}),
@@ -97,15 +97,13 @@ def test_each_claim_on_forks_holds_and_fails(ids, good, bad):
 
 
 def test_the_rival_of_the_curve_is_chosen_on_validation_images():
-    """On test images radius 0.5 is the cleaner one, on validation images radius 1."""
+    """On test images radius 1 has the higher NRR, on validation images radius 0.5."""
     found = forks()
     rows = found.studies["forks"]
-    clean = (rows.split == "validation") & (rows.attack == "clean")
-    for name, rate in (("radius 0.5", 0.5), ("radius 1", 0.99), ("continued", 0.5)):
-        here = clean & (rows.fork == name)
-        rows.loc[here, "predicted"] = (np.tile(EASE, SEEDS) >= rate).astype(int)
-    result = ducat_forks.below_the_curve(found)
-    assert result["mean"] == pytest.approx(0.4 - 0.6, abs=0.01)
+    here = (rows.split == "validation") & (rows.attack != "clean") & (rows.fork == "radius 1")
+    rows.loc[here, "predicted"] = 1
+    ducat, rival = (2 * a * b / (a + b) for a, b in ((0.99, 0.4), (0.99, 0.5)))
+    assert ducat_forks.below_the_curve(found)["mean"] == pytest.approx(ducat - rival, abs=0.01)
 
 
 def test_balance_as_published_and_attacked_as_deployed():

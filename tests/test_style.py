@@ -85,6 +85,6 @@ def test_the_science_is_below_the_story():
     assert imports("attacks") <= {"config", "params"} and imports("models") <= {"config", "params"}
     assert imports("data") == {"augment", "config", "params"} and imports("sources") == {"config", "data", "params"}
     assert not imports("train") & {"evaluate", "landscape", "figures", "sources"}
-    assert imports("claims") <= {"adaptive", "balance", "classwise", "config", "evaluate", "overfitting", "perturbation",
-                                 "published", "removal", "stats", "temperature", "tradeoff"}
+    assert imports("claims") <= {"adaptive", "balance", "classwise", "config", "evaluate", "forks", "overfitting",
+                                 "perturbation", "published", "removal", "stats", "temperature", "tradeoff"}
     assert imports("classwise") == {"stats"}

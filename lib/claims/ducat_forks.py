@@ -11,9 +11,10 @@ from lib.adaptive import PUBLISHED
 from lib.claims.ducat import OPENREVIEW, POINT
 from lib.claims.ducat import rows as of_run
 from lib.claims.rules import Claim, Evidence, difference, judge
+from lib.forks import CONTINUED, HALF, HARD
+from lib.forks import DUCAT as RELEASED
 from lib.tradeoff import estimate, nrr
 
-RELEASED, CONTINUED, HALVES, HARD = "ducat", "continued", "half and half", "hard labels"
 METHOD = "pgd+ducat"
 
 
@@ -55,21 +56,23 @@ def longer(protocol: str | None, sign: int):
 
 def no_cleaner_than_halves(evidence: Evidence) -> dict:
     """Clean accuracy with dummy classes less that of as many clean images without them, below `POINT`."""
-    found = difference(*(rows(evidence, name, clean=True) for name in (RELEASED, HALVES)))
+    found = difference(*(rows(evidence, name, clean=True) for name in (RELEASED, HALF)))
     return {**found, "verdict": judge(found, below=POINT)}
 
 
 def below_the_curve(evidence: Evidence) -> dict:
-    """DUCAT less PGD training at the radius that is nearest to it in clean accuracy on validation images, below 0.
-
-    Of equally near radii the largest is taken.
-    """
+    """NRR of DUCAT less that of PGD training at the radius with the highest NRR on validation images, below 0."""
     table = evidence.studies["forks"]
-    radii = sorted(n for n in table[table.method == "pgd"].fork.unique() if n.startswith("radius"))
-    radii = [*radii, *([] if "radius 1" in radii else [CONTINUED])]
-    clean = {name: rows(evidence, name, clean=True, split="validation").hit.mean() for name in (*radii, RELEASED)}
-    rival = min(reversed(radii), key=lambda name: abs(clean[name] - clean[RELEASED]))
-    found = difference(rows(evidence, RELEASED), rows(evidence, rival))
+    radii = [n for n in table[table.method == "pgd"].fork.unique() if n.startswith("radius")]
+
+    def hits(fork, split):
+        """Clean and robust hits, (2, seeds, images)."""
+        both = [rows(evidence, fork, clean=clean, split=split) for clean in (True, False)]
+        return np.stack([r.pivot(index="seed", columns="index", values="hit") for r in both]).astype(float)
+
+    rival = max(radii, key=lambda name: nrr(*hits(name, "validation").mean(2)).mean())
+    found = estimate(lambda *rates: nrr(*rates[:2]) - nrr(*rates[2:]), *hits(RELEASED, "test"), *hits(rival, "test"),
+                     within=(-1, 1))
     return {**found, "verdict": judge(found, below=0)}
 
 
@@ -110,8 +113,8 @@ CLAIMS = [
           (METHOD,), best_balance(PUBLISHED), ("adaptive",)),
     Claim("D10", "Attacked as it is deployed, pgd+ducat has a higher NRR than every method here without dummy classes",
           "ours: what D10p has to mean to count", "tradeoff", (METHOD,), best_balance(None)),
-    Claim("D11", "PGD training at the radius that gives the clean accuracy of DUCAT is more robust than DUCAT", "ours",
-          "tradeoff", ("pgd",), below_the_curve, F),
+    Claim("D11", "Attacked as it is deployed, DUCAT lies below the ordinary trade-off: its NRR is lower than that of PGD "
+          "training at the radius which validation images choose", "ours", "tradeoff", ("pgd",), below_the_curve, F),
     Claim("D12a", "Dummy classes make clean accuracy no higher than as many clean images without them do, by less than "
           f"{POINT:.0%}", "ours", "forks", ("pgd",), no_cleaner_than_halves, F),
     Claim("D12b", "A training adversary that knows the recovery makes DUCAT more robust", "ours", "forks", ("pgd",),
