@@ -4,6 +4,8 @@ As published: the attack faces the 2C logits, and what it finds is scored by the
 attack faces the deployed classifier. Of a classifier without dummies both are the same.
 """
 
+from lib.adaptive.checks import ENDS, checks, ends, rates, worst_accuracy
+from lib.adaptive.decisions import rays
 from lib.adaptive.protocols import (
     ADAPTIVE,
     PUBLISHED,
@@ -11,9 +13,13 @@ from lib.adaptive.protocols import (
     adaptive,
     attacked,
     few,
+    per_sample,
     published,
     raw,
     worst_case,
 )
+from lib.adaptive.suite import suite, sweeps, table, trunk
 
-__all__ = ["ADAPTIVE", "PUBLISHED", "View", "adaptive", "attacked", "few", "published", "raw", "worst_case"]
+__all__ = ["ADAPTIVE", "ENDS", "PUBLISHED", "View", "adaptive", "attacked", "checks", "ends", "few", "per_sample",
+           "published", "rates", "raw", "rays", "suite", "sweeps", "table", "trunk", "worst_accuracy",
+           "worst_case"]

@@ -15,7 +15,7 @@ from lib.params import known
 
 PUBLISHED, ADAPTIVE = "as published", "adaptive"
 Found = Mapping[tuple[str, str], attacks.Attack | None]  # (protocol, attack's name) -> the attack; None: clean
-PAIRS: dict[str, Callable[[Tensor], Tensor]] = {"max": hard, "lse": soft}
+PAIRS: dict[str, Callable[[Tensor], Tensor]] = {"max": hard, "lse": soft, "raw": lambda logits: logits}
 TEN = {"attack": "pgd", "steps": 10, "step_size": 1 / 4}  # of the DUCAT authors: 10 steps of 2/255 in a ball of 8/255
 
 
@@ -46,7 +46,7 @@ class View(nn.Module):
         return decided(self.model, self.logits)
 
     def pairs(self, kind: str) -> Tensor:
-        """What the pair of a class says, (N, C): 'max' or 'lse'; of a classifier without dummies its logits."""
+        """What the pairs say, 'max' or 'lse', (N, C), or both of each, 'raw', (N, 2C); without dummies: the logits."""
         known("pair", kind, PAIRS)
         return PAIRS[kind](self.logits) if hasattr(self.model, "raw") else self.logits
 
@@ -59,7 +59,7 @@ def published(attack: attacks.Attack) -> attacks.Attack:
 def adaptive(attack: Callable[..., Tensor], loss: attacks.Loss, pair: str, **numbers) -> attacks.Attack:
     """An attack of `lib.attacks` that ascends a loss of the pairs, and tells success by the deployed classifier.
 
-    attack: such as `attacks.apgd`; pair: 'max' or 'lse', see `View.pairs`; numbers: its other arguments, `threat` too.
+    attack: such as `attacks.apgd`; pair: see `View.pairs`; numbers: its other arguments, `threat` too.
     """
     def run(model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """The attack on a view of the model."""

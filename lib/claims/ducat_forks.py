@@ -113,7 +113,7 @@ CLAIMS = [
           (METHOD,), best_balance(PUBLISHED), ("adaptive",)),
     Claim("D10", "Attacked as it is deployed, pgd+ducat has a higher NRR than every method here without dummy classes",
           "ours: what D10p has to mean to count", "tradeoff", (METHOD,), best_balance(None)),
-    Claim("D11", "Attacked as it is deployed, DUCAT lies below the ordinary trade-off: its NRR is lower than that of PGD "
+    Claim("D11", "Attacked as it is deployed, DUCAT lies below the ordinary trade-off: its NRR is below that of PGD "
           "training at the radius which validation images choose", "ours", "tradeoff", ("pgd",), below_the_curve, F),
     Claim("D12a", "Dummy classes make clean accuracy no higher than as many clean images without them do, by less than "
           f"{POINT:.0%}", "ours", "forks", ("pgd",), no_cleaner_than_halves, F),

@@ -1,0 +1,130 @@
+"""One classifier attacked by two protocols: accuracy under every attack, where examples end up, steps and radii."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from lib.figures.style import OKABE_ITO, WIDTH
+
+# The first protocol is a ring around the dot of the second, so that both are seen where they agree.
+PROTOCOLS = ({"color": OKABE_ITO[1], "marker": "o", "ms": 7.5, "mfc": "white", "mew": 1.4, "linestyle": "--"},
+             {"color": OKABE_ITO[0], "marker": "o", "ms": 3.6, "linestyle": "-"})
+RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[1]
+ENDS = ({"facecolor": RIGHT}, {"facecolor": "white", "edgecolor": RIGHT, "hatch": "////"},
+        {"facecolor": WRONG}, {"facecolor": "white", "edgecolor": WRONG, "hatch": r"\\\\"})
+LEAST = 0.05  # a share of a bar that is written into it
+
+
+def protocol_accuracy(groups: Mapping[str, Mapping[str, Mapping[str, Mapping]]],
+                      worst: Mapping[str, Mapping]) -> Figure:
+    """Accuracy under each attack: a row an attack, in groups, with a mark for each protocol that has it.
+
+    groups: heading -> attack -> protocol -> accuracy, low and high in [0, 1]. worst: protocol -> the same of its worst
+    case, a line through all rows with its interval as a band. Its first entry is drawn as a ring, the second as a dot.
+    """
+    lines = sum(len(rows) + 1 for rows in groups.values())
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.7 + 0.178 * lines))
+    style, names, y = dict(zip(worst, PROTOCOLS, strict=True)), [], 0
+    for heading, rows in groups.items():
+        ax.text(-0.015, y, heading, weight="bold", fontsize=8, ha="right", va="center",
+                transform=ax.get_yaxis_transform())
+        for attack, found in rows.items():
+            y += 1
+            names.append((y, attack))
+            for protocol, each in found.items():
+                ax.errorbar(each["accuracy"], y, xerr=_bars(each), capsize=2, lw=1,
+                            zorder=3 + list(worst).index(protocol), **{**style[protocol], "linestyle": "none"})
+        y += 1.15
+    for protocol, each in worst.items():
+        look = style[protocol]
+        ax.axvline(each["accuracy"], color=look["color"], ls=look["linestyle"], lw=1.2, zorder=1)
+        ax.axvspan(each["low"], each["high"], color=look["color"], alpha=0.12, lw=0, zorder=0)
+    ax.set_yticks([at for at, _ in names], [name for _, name in names], fontsize=8)
+    ax.set(xlim=(-0.02, 1.02), ylim=(y - 0.6, -0.6), xlabel="accuracy of the deployed classifier")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    figure.legend(handles=[_handle(protocol, each, style[protocol]) for protocol, each in worst.items()],
+                  loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+def _bars(each: Mapping) -> np.ndarray:
+    """An interval as errorbar wants it; never below 0, whatever the last bit."""
+    return np.maximum([[each["accuracy"] - each["low"]], [each["high"] - each["accuracy"]]], 0)
+
+
+def _handle(protocol: str, each: Mapping, look: Mapping) -> Line2D:
+    """The mark of a protocol, and its worst case in words."""
+    return Line2D([], [], lw=1.2, label=f"{protocol} (line: its worst case, {each['accuracy']:.1%})", **look)
+
+
+def raw_ends(groups: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]) -> Figure:
+    """Which of the 2C logits is the largest: a bar an attack, in groups, of four shares that add up to 1.
+
+    groups: heading -> attack -> shares (4,). names: of the shares: the label, its dummy, another class, another dummy.
+    The first two are right once a dummy counts as its class.
+    """
+    lines = sum(len(rows) + 1 for rows in groups.values())
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.23 * lines))
+    ticks, y = [], 0
+    for heading, rows in groups.items():
+        ax.text(-0.015, y, heading, weight="bold", fontsize=8, ha="right", va="center",
+                transform=ax.get_yaxis_transform())
+        for attack, shares in rows.items():
+            y += 1
+            ticks.append((y, attack))
+            _stack(ax, y, shares)
+        y += 1.15
+    ax.set_yticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=8)
+    ax.set(xlim=(0, 1), ylim=(y - 0.6, -0.6), xlabel="share of the images")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False)
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    figure.legend(handles=[Patch(label=name, lw=0.8, **{"edgecolor": "white", **look})
+                           for name, look in zip(names, ENDS, strict=True)],
+                  loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def _stack(ax: Axes, y: float, shares: Sequence[float]) -> None:
+    """One bar, with its larger shares in percent."""
+    left = 0.0
+    for share, look in zip(shares, ENDS, strict=True):
+        ax.barh(y, share, 0.78, left, lw=0.8, **{"edgecolor": "white", **look})
+        if share >= LEAST:
+            full = look["facecolor"] != "white"
+            ax.text(left + share / 2, y, f"{share:.0%}", ha="center", va="center", fontsize=7.5,
+                    color="white" if full else "black",
+                    bbox=None if full else {"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+        left += share
+
+
+def protocol_sweeps(sweeps: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], chance: float) -> Figure:
+    """Accuracy along something: a panel each, both on logarithmic axes, with a line and its interval a protocol.
+
+    sweeps: what varies -> protocol -> value, accuracy, low and high, each (V,). chance: the accuracy of naming always
+    the same class, a dotted line.
+    """
+    figure, panels = plt.subplots(1, len(sweeps), figsize=(WIDTH, 2.7), sharey=True, squeeze=False)
+    for ax, (name, protocols) in zip(panels[0], sweeps.items(), strict=True):
+        for (protocol, curve), look in zip(protocols.items(), PROTOCOLS, strict=True):
+            ax.plot(curve["value"], curve["accuracy"], label=protocol, lw=1.4, clip_on=False, **look)
+            ax.fill_between(curve["value"], curve["low"], curve["high"], color=look["color"], alpha=0.15, lw=0)
+        ax.axhline(chance, color="0.4", lw=1, ls=":", label="always the same class")
+        ax.set(xlabel=name, xscale="log", ylim=(0, 1))
+        ax.xaxis.set_major_locator(FixedLocator(curve["value"]))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0, 0].set_ylabel("accuracy")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
