@@ -458,10 +458,3 @@ class TestFigures:
         assert np.allclose([(bar.get_x(), bar.get_width()) for bar in ax.patches],
                            [(0, 0.9), (0.9, 0.06), (0.96, 0.04), (1, 0)])
         assert [text.get_text() for text in ax.texts] == ["none", "90%", "6%"]
-
-    def test_a_curve_for_each_protocol(self):
-        values = np.array([1.0, 10.0])
-        curve = {"value": values, "accuracy": values / 20, "low": values / 40, "high": values / 15}
-        figure = figures.protocol_sweeps({"steps": {PUBLISHED: curve, ADAPTIVE: curve}}, 0.1)
-        ax, = figure.axes
-        assert [line.get_ydata()[0] for line in ax.lines] == [0.05, 0.05, 0.1] and ax.get_xscale() == "log"

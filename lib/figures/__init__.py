@@ -3,7 +3,7 @@
 They know nothing of files, models or params.yaml. Accuracies are given in [0, 1] and shown in percent.
 """
 
-from lib.figures.adaptive import protocol_accuracy, protocol_sweeps, raw_ends
+from lib.figures.adaptive import protocol_accuracy, raw_ends
 from lib.figures.balance import class_changes, pareto_curves
 from lib.figures.classes import agreement, class_accuracy, class_grids, class_scatter, classes_along, confusions, drops
 from lib.figures.failures import always_by_class, failing_by_size, transfer_table
@@ -37,6 +37,6 @@ __all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "
            "drops", "failing_by_size", "fork_dumbbells", "fork_trade_off", "homing_examples", "homing_rates",
            "images", "input_surfaces", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves",
            "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_accuracy", "protocol_pairs",
-           "protocol_sweeps", "protocol_sweeps", "raw_ends", "save", "sweep_limits", "temperature_gradients",
-           "temperature_panels", "temperature_sweep", "trade_off", "trade_off_map", "transfer_table", "use_style",
-           "weakest_along", "weight_histograms"]
+           "protocol_sweeps", "raw_ends", "save", "sweep_limits", "temperature_gradients", "temperature_panels",
+           "temperature_sweep", "trade_off", "trade_off_map", "transfer_table", "use_style", "weakest_along",
+           "weight_histograms"]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from lib.figures.style import OKABE_ITO, WIDTH
 
@@ -106,25 +106,3 @@ def _stack(ax: Axes, y: float, shares: Sequence[float]) -> None:
                     color="white" if full else "black",
                     bbox=None if full else {"facecolor": "white", "edgecolor": "none", "pad": 0.8})
         left += share
-
-
-def protocol_sweeps(sweeps: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], chance: float) -> Figure:
-    """Accuracy along something: a panel each, both on logarithmic axes, with a line and its interval a protocol.
-
-    sweeps: what varies -> protocol -> value, accuracy, low and high, each (V,). chance: the accuracy of naming always
-    the same class, a dotted line.
-    """
-    figure, panels = plt.subplots(1, len(sweeps), figsize=(WIDTH, 2.7), sharey=True, squeeze=False)
-    for ax, (name, protocols) in zip(panels[0], sweeps.items(), strict=True):
-        for (protocol, curve), look in zip(protocols.items(), PROTOCOLS, strict=True):
-            ax.plot(curve["value"], curve["accuracy"], label=protocol, lw=1.4, clip_on=False, **look)
-            ax.fill_between(curve["value"], curve["low"], curve["high"], color=look["color"], alpha=0.15, lw=0)
-        ax.axhline(chance, color="0.4", lw=1, ls=":", label="always the same class")
-        ax.set(xlabel=name, xscale="log", ylim=(0, 1))
-        ax.xaxis.set_major_locator(FixedLocator(curve["value"]))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0, 0].set_ylabel("accuracy")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    return figure
