@@ -6,12 +6,13 @@ import pytest
 
 from lib import claims
 from lib.adaptive import ADAPTIVE, PUBLISHED
-from lib.claims import ducat, ducat_forks
+from lib.claims import ducat, ducat_failures, ducat_forks
 from lib.claims.rules import Evidence
 
 SEEDS, IMAGES = 3, 400
 EASE = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 OBJECTIVES = ducat.OBJECTIVES
+EVERY = (*ducat_failures.CLAIMS, *ducat.CLAIMS, *ducat_forks.CLAIMS)
 
 # Accuracy of a method under each attack: the pattern of the paper as published, and of what comes after it.
 PLAIN = {"clean": 0.95, (PUBLISHED, "pgd-10"): 0.6, (ADAPTIVE, "pgd-10"): 0.6, (ADAPTIVE, "square"): 0.65}
@@ -42,7 +43,7 @@ def evidence(**rates):
 
 
 def verdict(id_, found):
-    claim = next(c for c in (*ducat.CLAIMS, *ducat_forks.CLAIMS) if c.id == id_)
+    claim = next(c for c in EVERY if c.id == id_)
     assert claim.applies(found)
     row = claim.row(found)
     assert row["n_seeds"] == SEEDS and row["n_images"] == IMAGES
@@ -125,7 +126,45 @@ def test_an_attack_counts_for_its_protocol_alone():
 
 
 def test_each_claim_is_tested_and_has_a_source():
-    ids = [c.id for c in (*ducat.CLAIMS, *ducat_forks.CLAIMS)]
-    assert len(ids) == len(set(ids)) == 27
-    assert all(c.source.startswith(("READ: ", "ours")) for c in (*ducat.CLAIMS, *ducat_forks.CLAIMS))
-    assert not claims.check(Evidence(evidence().table, "pgd-10"), [c for c in ducat.CLAIMS])
+    ids = [c.id for c in EVERY]
+    assert len(ids) == len(set(ids)) == 31
+    assert all(c.source.startswith(("READ: ", "ours")) for c in EVERY)
+    assert [row["id"] for row in claims.check(Evidence(evidence().table, "pgd-10"), EVERY)] == ["D10"]
+
+
+def failures(all_fail=0.2, in_class=0.05, mean=0.03, published=0.4, adaptive=0.4, base=0.1):
+    """Evidence of 17_failures with these shares; the seeds differ by 0.005."""
+    seeds, rows = np.arange(SEEDS), {"split": "test", "population": "all", "class": "all", "n": IMAGES}
+    failing = pd.DataFrame({"method": "pgd, trades", "setting": "methods", "size": 2, "seed": seeds, **rows,
+                            "all_fail": all_fail + 0.005 * seeds, "in_class": in_class})
+    failing = pd.concat([failing, failing.assign(setting="seeds", all_fail=0), failing.assign(size=1, all_fail=0),
+                         failing.assign(split="train", all_fail=0), failing.assign(population="clean", all_fail=0)])
+    difference = pd.DataFrame({"control": ["each method", "each method", "pgd"], "size": [2, 3, 3], "split": "test",
+                               "mean": [-0.5, mean, -0.5], "low": [-0.6, mean - 0.02, -0.6],
+                               "high": [-0.4, mean + 0.02, -0.4], "n": IMAGES})
+    shares = (("pgd+ducat", PUBLISHED, published), ("pgd+ducat", ADAPTIVE, adaptive), ("pgd", "plain", base))
+    rescued = pd.concat([pd.DataFrame({"method": m, "kind": k, "seed": seeds, "n": IMAGES, "right": r + 0.005 * seeds})
+                         for m, k, r in shares])
+    extra = rescued[rescued.method == "pgd"].assign(seed=9, right=1.0)  # a network that only this study has
+    tables = {"failing": failing, "difference": difference, "rescued": pd.concat([rescued, extra])}
+    return Evidence(evidence().table, "pgd-10", studies=tables)
+
+
+@pytest.mark.parametrize(("id_", "bad"), [
+    ("D1", {"in_class": 0.4}), ("D1c", {"mean": -0.03}), ("D1p", {"published": 0.02}), ("D1r", {"adaptive": 0.02})])
+def test_each_claim_on_failures_holds_and_fails(id_, bad):
+    assert verdict(id_, failures()) == "holds" and verdict(id_, failures(**bad)) == "fails"
+
+
+def test_few_images_leave_a_rescue_open():
+    found = failures(published=0.2)
+    assert verdict("D1p", found) == "holds"
+    found.studies["rescued"]["n"] = 20
+    assert ducat_failures.rescues(PUBLISHED)(found)["verdict"] == "inconclusive"
+
+
+def test_without_a_control_nothing_is_said():
+    found = failures()
+    found.studies["difference"]["control"] = "pgd"
+    result = ducat_failures.methods_share_more(found)
+    assert result["verdict"] == "inconclusive" and result["images"] == 0

@@ -46,8 +46,6 @@ def all_figures():
                                        {m: "r = 1" for m in TWO}),
         "agreement": figures.agreement({"attacks": (TWO, np.eye(2)), "methods": (list("abc"), np.eye(3))}),
         "drops": figures.drops(list("abcd"), {m: {"weak to strong": v} for m, v in seeds.items()}, np.arange(4)),
-        "trade-off": figures.trade_off({m: (RANDOM.random(3), RANDOM.random(3)) for m in TWO},
-                                       {m: value(0.9) for m in TWO}, {m: value(0.5, np.nan) for m in TWO}, "pgd-20"),
         "attacks": figures.attack_accuracy(list("abcd"), seeds),
         "curves": figures.landscape_curves(grid, {m: 1 + np.tile(grid**2, (3, 1)) for m in TWO}),
         "surfaces": figures.landscape_surfaces(grid, surface),

@@ -41,12 +41,13 @@ def clone(tmp_path_factory):
 
 def test_every_result_is_there(clone):
     smoke = clone / "results/smoke"
-    names = {"attacks", "learning", "trade-off", "landscape", "surface", "page", "removal", "temperature", "balance",
+    names = {"attacks", "learning", "tradeoff", "landscape", "surface", "page", "removal", "temperature", "balance",
              "classes", "methods", "along", "norms", "peak", "confusion", "consistency", "gain",
-             "trajectory", "networks", "perturbation", "weights"}
+             "trajectory", "networks", "perturbation", "weights",
+             "protocols", "sweeps", "forks", "overlap", "always", "transfer"}
     assert {p.name for p in (smoke / "figures").iterdir()} == {f"digits-{name}.svg" for name in names}
     results = json.loads((smoke / "summary.json").read_text())["results"]["digits"]
-    assert set(results) == {"standard", "pgd", "pgd+awp", "pgd+balanced"}
+    assert set(results) == {"standard", "pgd", "pgd+awp", "pgd+balanced", "pgd+ducat"}
     sharp = {"sharpness", "test sharpness"}
     assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst case", "worst class", "gap"} | sharp
     metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
@@ -78,7 +79,7 @@ def test_dvc_shows_something_worth_looking_at(clone):
     assert "worst class" in shown and "digits/pgd.json" in shown
     call(clone, "dvc", "plots", "show")
     page = (clone / "dvc_plots/index.html").read_text()
-    assert page.count("<img") == 21 and "://" not in page.replace("http://www.w3.org", "")
+    assert page.count("<img") == 27 and "://" not in page.replace("http://www.w3.org", "")
 
 
 def test_nothing_left_to_do_takes_seconds(clone):

@@ -12,6 +12,7 @@ from lib.claims import (
     classwise,
     classwise_studies,
     ducat,
+    ducat_failures,
     ducat_forks,
     spine,
 )
@@ -20,8 +21,9 @@ from lib.claims.rules import Claim, Evidence, shown
 
 __all__ = ["ALL", "STUDIES", "Claim", "Evidence", "check", "gather", "shown"]
 
-ALL: list[Claim] = [claim for chapter in (spine, classwise, classwise_studies, awp, awp_landscape, awp_trajectory,
-                                          awp_perturbation, ducat, ducat_forks) for claim in chapter.CLAIMS]
+CHAPTERS = (spine, classwise, classwise_studies, awp, awp_landscape, awp_trajectory, awp_perturbation, ducat_failures,
+            ducat, ducat_forks)
+ALL: list[Claim] = [claim for chapter in CHAPTERS for claim in chapter.CLAIMS]
 
 
 def check(evidence: Evidence, claims: list[Claim] = ALL) -> list[dict]:

@@ -12,12 +12,14 @@ TABLES = {  # what the claims read of the studies: name -> (stage, file)
     "looks": ("trajectory", "looks.csv"), "sharpness": ("trajectory", "sharpness.csv"),
     "flatness": ("landscape", "flatness.csv"), "ablation": ("perturbation", "flatness.csv"),
     "adaptive": ("adaptive", "per_sample.csv"), "forks": ("forks", "per_sample.csv")}
+JOINT = {name: ("failures", f"{name}.csv") for name in ("failing", "difference", "rescued")}  # of all runs of a set
 
 
 def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | None) -> Evidence:
     """Per-sample tables of all runs of `axes`, and of each study that has run (by hand, in `smoke`, perhaps none).
 
-    superclasses: the group of each class, or None. A table of `TABLES` is there if those of all its runs are.
+    superclasses: the group of each class, or None. A table of `TABLES` is there if those of all
+    its runs are, one of `JOINT` if its file is.
     """
     numbers, studies = load(profile, dataset).evaluate, {}
     for name, (stage, file) in TABLES.items():
@@ -25,6 +27,9 @@ def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | Non
                  for method in axes["studies"][stage] for seed in axes["seeds"]]
         if all(path.exists() for path in paths):
             studies[name] = pd.concat(map(pd.read_csv, paths), ignore_index=True)
+    for name, (stage, file) in JOINT.items():
+        if (path := folder(stage, profile=profile, dataset=dataset) / file).exists():
+            studies[name] = pd.read_csv(path)
     norms = folder("classwise", profile=profile, dataset=dataset) / "norms.csv"
     return Evidence(evaluate.load_all(profile, dataset, axes), numbers.headline, numbers.tier, superclasses, studies,
                     pd.read_csv(norms) if norms.exists() else None)

@@ -18,8 +18,8 @@ class Evidence:
     """What the claims of one data set are judged on: per-sample tables, and the names to read them by.
 
     table: of all runs (`lib.evaluate`); headline: its headline attack; strongest: its tier. superclasses: the group of
-    each class, or None. studies: the tables of `lib.claims.gather.TABLES`, of all runs, with columns method
-    and seed. norms: columns method, seed, label, norm of its row in the last layer, and accuracy in the
+    each class, or None. studies: the tables of `lib.claims.gather`, those of `TABLES` of all runs, with columns
+    method and seed. norms: columns method, seed, label, norm of its row in the last layer, and accuracy in the
     worst case.
     """
 
@@ -65,7 +65,7 @@ class Claim:
             """One of `needs`."""
             if need in ("superclasses", "norms"):
                 return getattr(evidence, need) is not None
-            return need in evidence.studies and set(evidence.studies[need].method).issuperset(self.methods)
+            return need in evidence.studies and set(evidence.studies[need].get("method", ())).issuperset(self.methods)
 
         return (set(evidence.table.method).issuperset(self.methods) and all(map(there, self.needs))
                 and set(evidence.table.attack).issuperset(self.attacks))

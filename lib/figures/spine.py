@@ -1,4 +1,4 @@
-"""Learning curves, the trade-off, attacks."""
+"""Learning curves, and attacks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,40 +27,6 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
     panels[0].set_ylabel("validation accuracy")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
-
-
-def trade_off(points: Mapping[str, tuple[np.ndarray, np.ndarray]], clean: Mapping[str, Mapping],
-              robust: Mapping[str, Mapping], attack: str) -> Figure:
-    """Clean against robust accuracy: each seed a small point, each method its mean with intervals over seeds.
-
-    points: for each method (clean, robust) over seeds; clean, robust: mean, low, high (nan: no interval). With more
-    than three methods a second panel shows those closer that are at least half as robust as the best.
-    """
-    best = max(robust[m]["mean"] for m in points)
-    close = [m for m in points if robust[m]["mean"] >= best / 2]
-    panels = [list(points)] + [close] * (len(points) > 3)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3), squeeze=False)
-    for ax, methods in zip(axes.flat, panels, strict=True):
-        for method, look in looks(list(points)).items():
-            if method not in methods:
-                continue
-            x, y = clean[method], robust[method]
-            ax.plot(*points[method], ".", ms=4, color=look["color"], alpha=0.5)
-            ax.errorbar(x["mean"], y["mean"], xerr=_bars(x), yerr=_bars(y), ms=7, capsize=2, label=method,
-                        **{**look, "linestyle": "none"})
-        ax.set(xlabel="clean accuracy", title="closer" if len(panels) == 2 and methods is close else "")
-        ax.margins(x=0.15, y=0.15)
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        ax.yaxis.set_major_formatter(PercentFormatter(1))  # as many digits as the ticks need
-    axes[0, 0].set(ylabel=f"accuracy under {attack}", ylim=(-0.03, 1))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
-    return figure
-
-
-def _bars(value: Mapping) -> np.ndarray | None:
-    if np.isnan(value["low"]):
-        return None
-    return np.array([[value["mean"] - value["low"]], [value["high"] - value["mean"]]])
 
 
 def attack_accuracy(attacks: Sequence[str], accuracy: Mapping[str, np.ndarray]) -> Figure:
