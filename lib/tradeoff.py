@@ -11,11 +11,11 @@ import pandas as pd
 from lib import evaluate, stats
 from lib.adaptive import ADAPTIVE, PUBLISHED, worst_case
 from lib.config import folder
+from lib.params import DataError
 
 EITHER = "either"  # protocol: an image counts only if right under every attack of both
 LESS = f"{PUBLISHED} less {ADAPTIVE}"
-RUN = ["method", "seed"]
-IMAGE = [*RUN, "index", "label"]
+RUN, IMAGE = ["method", "seed"], ["method", "seed", "index", "label"]
 
 
 def nrr(clean: np.ndarray, robust: np.ndarray) -> np.ndarray:
@@ -54,7 +54,8 @@ def hits(table: pd.DataFrame, more: pd.DataFrame | None = None) -> pd.DataFrame:
     those of `more` as well, of either protocol: an example is one whatever it was made on; published, right on the
     clean image and under every attack of protocol 'as published' (1 or 0; nan where `more` has none).
 
-    Compare methods by robust_same. More attacks can only lower an accuracy, and only some methods are in `more`.
+    Compare methods by robust_same. More attacks can only lower an accuracy, and only some methods are in `more`. Raises
+    DataError where that has other images than `table`.
     """
     rows = table[(table.checkpoint == "last") & (table.split == "test")]
 
@@ -63,10 +64,12 @@ def hits(table: pd.DataFrame, more: pd.DataFrame | None = None) -> pd.DataFrame:
         return worst_case(part, RUN, protocol).set_index(IMAGE).hit
 
     found = pd.DataFrame({"clean": right(rows[rows.attack == evaluate.CLEAN]), "robust_same": right(rows)})
-    further = pd.Series(dtype=bool) if more is None else right(more)
-    published = pd.Series(dtype=float) if more is None else right(more, PUBLISHED).astype(float)
+    further = found.robust_same[:0] if more is None else right(more)
+    published = found.clean[:0] if more is None else right(more, PUBLISHED)
+    if not further.index.isin(found.index).all():
+        raise DataError("15_adaptive and 03_attack saw other networks or images: `dvc repro tradeoff` makes both anew")
     found["robust"] = found.robust_same & further.reindex(found.index, fill_value=True)
-    return found.assign(published=published.reindex(found.index)).reset_index()
+    return found.assign(published=published.astype(float).reindex(found.index)).reset_index()
 
 
 def wide(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -170,12 +173,13 @@ def protocols(more: pd.DataFrame) -> pd.DataFrame:
 def twins(found: pd.DataFrame) -> dict[str, dict[str, dict[str, tuple]]]:
     """`protocols` as the argument of `figures.protocol_pairs`: method -> attack -> protocol -> (accuracy, low, high).
 
-    The attacks that both protocols have, from weak to strong by their mean as published, and last the worst case.
+    The attacks that both protocols have, from weak to strong by their mean over methods as adaptive ones, and last the
+    worst case.
     """
     rows = found[found.protocol.isin([PUBLISHED, ADAPTIVE])]
     paired = rows.groupby(["method", "attack"]).protocol.transform("nunique") == 2
     rows = rows[paired].assign(worst=rows.attack == evaluate.WORST)
-    order = rows[rows.protocol == PUBLISHED].groupby("attack", sort=False).agg({"worst": "first", "accuracy": "mean"})
+    order = rows[rows.protocol == ADAPTIVE].groupby("attack", sort=False).agg({"worst": "first", "accuracy": "mean"})
     order = order.sort_values(["worst", "accuracy"], ascending=[True, False], kind="stable").index
     result: dict = {}
     for method, of_method in rows.groupby("method", sort=False):
@@ -226,10 +230,8 @@ def _by_radius(forks: pd.DataFrame, measured: Callable[[str, pd.DataFrame], dict
 
 
 def radii(forks: pd.DataFrame) -> pd.DataFrame:
-    """The ordinary trade-off, PGD training along its radius: method, fork, radius, seeds, images, clean and robust with
-    _low and _high, from the smallest radius up.
-
-    forks: of `fork_hits`.
+    """The ordinary trade-off, PGD training along its radius, of `fork_hits`: method, fork, radius, seeds, images, clean
+    and robust with _low and _high, from the smallest radius up.
     """
     return _by_radius(forks, lambda name, runs: estimate(np.asarray, wide(runs, name)))
 

@@ -326,10 +326,11 @@ class TestTables:
         assert list(sizes.index) == list(adaptive.suite(run, ducat))
         assert sizes[ADAPTIVE, "T5", "rays"] == run.adaptive.decisions == 10 and set(sizes) == {10, 40}
         x, y = images.floats()
-        fgsm = attacks.fgsm(ducat.raw, x, y, threat=run.threat)
-        one = table[(table.protocol == PUBLISHED) & (table.attack == "fgsm")]
-        assert one.predicted.tolist() == ducat(fgsm).argmax(1).tolist()
-        assert one.raw.tolist() == ducat.raw(fgsm).argmax(1).tolist()
+        for protocol, faced in ((PUBLISHED, ducat.raw), (ADAPTIVE, ducat)):
+            fgsm = attacks.fgsm(faced, x, y, threat=run.threat)
+            one = table[(table.protocol == protocol) & (table.attack == "fgsm")]
+            assert one.predicted.tolist() == ducat(fgsm).argmax(1).tolist()
+            assert one.raw.tolist() == ducat.raw(fgsm).argmax(1).tolist()
         assert len([line for line in lines if line.startswith("attack ")]) == len(sizes)
         assert set(sweeps.columns) == {"method", "seed", "protocol", "sweep", "value", "index", "label", "predicted"}
         assert len(sweeps) == 2 * 4 * 40

@@ -4,6 +4,7 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import colors
 from matplotlib.text import Text
@@ -14,7 +15,7 @@ from lib.adaptive import ADAPTIVE, PUBLISHED
 METHODS = config.axes("default")["methods"]
 RANDOM = np.random.default_rng(0)
 READ = published.ducat_drawn("cifar10", "Linf", 8 / 255)
-RADII = {"radius": np.array([0.5, 1]), "clean": np.array([0.9, 0.83]), "robust": np.array([0.35, 0.48])}
+RADII = pd.DataFrame({"radius": [0.5, 1], "clean": [0.9, 0.83], "robust": [0.35, 0.48]})
 
 
 @pytest.fixture(autouse=True)
@@ -159,5 +160,6 @@ class TestLooks:
         for names in (["consistency"], ["pgd", "consistency", "pgd+ducat"], METHODS):
             assert figures.looks(names)["consistency"] == figures.looks(METHODS)["consistency"]
         assert figures.looks(["other", "pgd"])["other"]["color"] != figures.looks(["pgd"])["pgd"]["color"]
-        assert figures.looks(["pgd+ducat"])["pgd+ducat"] == figures.looks(["other"])["other"]  # by its place
+        assert figures.looks(["a", "pgd+ducat"])["pgd+ducat"] == figures.looks(METHODS)["pgd+ducat"]
+        assert figures.looks(["a", "pgd+ducat"])["a"]["color"] not in [k["color"] for k in figures.FIXED.values()]
         assert all(colors.is_color_like(k["color"]) for k in figures.looks(METHODS).values())

@@ -7,8 +7,10 @@ import pytest
 from lib import stages
 
 AGGREGATED = {"classwise", "relations", "page", "gap", "failures", "tradeoff"}  # of all methods and seeds
+DRAWN = AGGREGATED - {"failures"}  # with the figures' code
+JUDGED = {"page", "gap", "tradeoff", "report"}  # with claims
 LONG = {"trajectory", "perturbation"}  # of the AWP paper
-EVALUATED = AGGREGATED | LONG | {"attack", "parity", "removal", "temperature", "balance", "report"}  # per-sample tables
+EVALUATED = AGGREGATED | LONG | {"attack", "parity", "removal", "temperature", "balance", "adaptive", "forks", "report"}
 
 
 @pytest.fixture
@@ -43,15 +45,15 @@ def test_prose_comments_and_docstrings_rerun_nothing(project, edit, stale):
 
 @pytest.mark.parametrize(("file", "before", "after", "expected"), [
     ("notebooks/pipeline/02_train.ipynb", "trained.save(out)", "trained.save(out); done = 1", {"train"}),
-    ("lib/figures/style.py", "WIDTH = 7.0", "WIDTH = 6.5", AGGREGATED | {"data", "papers", "report"}),
+    ("lib/figures/style.py", "WIDTH = 7.0", "WIDTH = 6.5", DRAWN | {"data", "papers", "report"}),
     ("lib/landscape.py", "distance: float = 0.5", "distance: float = 0.4",
-     LONG | {"landscape", "gap", "page", "papers", "report"}),
+     LONG | JUDGED | {"landscape", "papers"}),
     ("lib/evaluate.py", '"clean", "worst', '"none", "worst', EVALUATED | {"papers"}),
-    ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", {"page", "gap", "report"}),
+    ("lib/claims/spine.py", "level: float = 0.95", "level: float = 0.9", JUDGED),
     ("lib/stats.py", "draws: int = 10_000", "draws: int = 100", EVALUATED | {"landscape", "papers"}),
-    ("lib/classwise/gain.py", "splits: int = 10", "splits: int = 5", AGGREGATED | {"report"}),
-    ("lib/removal.py", "SEED_STEP = 1000", "SEED_STEP = 100", {"removal", "page", "gap", "report"}),
-    ("params.yaml", "points: 13", "points: 11", LONG | {"landscape", "gap", "page", "papers", "report"}),
+    ("lib/classwise/gain.py", "splits: int = 10", "splits: int = 5", DRAWN | {"report"}),
+    ("lib/removal.py", "SEED_STEP = 1000", "SEED_STEP = 100", JUDGED | {"removal"}),
+    ("params.yaml", "points: 13", "points: 11", LONG | JUDGED | {"landscape", "papers"}),
     # Stages after `data` read its images.npz: DVC reruns them if that changes, and only then.
     ("params.yaml", "validation: 0.1 ", "validation: 0.2 ", {"data", "papers"}),
     ("lib/sources/archives.py", "dimensions = content[3]", "dimensions = int(content[3])", {"data", "papers"}),

@@ -10,6 +10,7 @@ import torch
 from lib import adaptive, config, stats, tradeoff
 from lib.adaptive import ADAPTIVE, PUBLISHED
 from lib.claims import rules
+from lib.params import DataError
 
 RANDOM = np.random.default_rng(0)
 IMAGES = 60
@@ -91,6 +92,11 @@ class TestHits:
         assert found.robust.tolist() == found.robust_same.tolist() == [True, False] and found.published.isna().all()
 
 
+    def test_other_images_are_an_error(self):
+        with pytest.raises(DataError, match="dvc repro"):
+            tradeoff.hits(table("pgd", 0, clean=[1, 1], pgd=[1, 0]), more("pgd", 0, a_clean=[1, 1, 1]))
+
+
 def runs(**methods):
     """Tables of three seeds: method -> share of clean and of robust images, and shifts of a seed are small."""
     parts = []
@@ -155,7 +161,7 @@ class TestProtocols:
 
     def test_twins_stand_from_weak_to_strong_and_the_worst_case_last(self):
         pairs = tradeoff.twins(self.found().reset_index())
-        assert list(pairs) == ["pgd+ducat"] and list(pairs["pgd+ducat"]) == ["tier", "pgd", "worst case"]
+        assert list(pairs) == ["pgd+ducat"] and list(pairs["pgd+ducat"]) == ["pgd", "tier", "worst case"]
         assert pairs["pgd+ducat"]["tier"][ADAPTIVE][0] == 0.25 and pairs["pgd+ducat"]["tier"][PUBLISHED][0] == 1
 
     def test_a_classifier_without_dummies_hides_nothing(self, cfg, digits, model):

@@ -47,16 +47,16 @@ def save(figure: Figure, path: Path, title: str = "") -> None:
 def looks(methods: Sequence[str]) -> dict[str, dict]:
     """Colour and marker of each method, as keyword arguments for `plot`.
 
-    An objective looks the same in every figure, and so do its variants beside it: with AWP a dashed line and a white
-    marker, with DUCAT a dotted line and a hexagon. The rest go by their place in the list.
+    An objective looks the same in every figure, and so do its variants: with AWP a dashed line and a white marker, with
+    DUCAT a dotted line and a hexagon. The rest go by their place in the list.
     """
     def parts(method: str) -> tuple[str, str]:
         """What a method is a variant of, and the add-on; or nothing."""
         base, _, add_on = method.rpartition("+")
-        return (base, add_on) if base in methods and add_on in VARIANTS else ("", "")
+        return (base, add_on) if add_on in VARIANTS and (base in methods or base in FIXED) else ("", "")
 
     others = [m for m in methods if m not in FIXED and not parts(m)[0]]
-    places = [*OBJECTIVES, *others] if any(m in FIXED for m in methods) else others
+    places = [*OBJECTIVES, *others] if any(name in FIXED for m in methods for name in (m, parts(m)[0])) else others
     found = {m: {"color": OKABE_ITO[i % 8], "marker": MARKERS[(i + i // 8) % 8]} for i, m in enumerate(places)} | FIXED
 
     def look(method: str) -> dict:

@@ -48,7 +48,7 @@ def trade_off_map(points: Mapping[str, Mapping[str, Mapping[str, float]]], attac
         ax.set_xlabel("clean accuracy")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(FuncFormatter(_percent))
-        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            axis.set_major_locator(MaxNLocator(5 if axis is ax.xaxis else 8, steps=[1, 2, 5, 10]))
     whole.set_ylabel(f"accuracy under {attack}")
     close.set_title("closer")
     colors = {**{m: look["color"] for m, look in style.items()}, **dict.fromkeys(read, READ["color"])}
@@ -132,7 +132,7 @@ def _equal_nrr(ax: Axes) -> None:
     corner = [2 * a * b / (a + b) for a in (left, right) for b in (max(low, 0.0), high) if a + b > 0]
     for v in MaxNLocator(7).tick_values(min(corner), max(corner)):
         y = v * x / (2 * x - v) if 0 < v < 2 * left else np.full(1, np.nan)
-        if low < y[0] < high - 0.02 * (high - low):
+        if 0.03 < (y[0] - low) / (high - low) < 0.98:
             ax.plot(x, y, color="0.85", lw=0.8, zorder=0)
             ax.annotate(f"NRR {100 * v:.3g}%", (left, y[0]), xytext=(2, 0), textcoords="offset points", va="center",
                         fontsize=6, color="0.55", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})
@@ -153,7 +153,8 @@ def _name_far(ax: Axes, points: Mapping, far: Sequence[str], colors: Mapping[str
         side = min(on, key=on.get)  # the one where fewer arrows cross the name
         ax.annotate(name, (x, y), xytext=(6 * side, 0), textcoords="offset points", color=colors[name],
                     ha="left" if side > 0 else "right", **SMALL)
-    for radius, x, y in zip(*(radii[k] for k in ("radius", "clean", "robust")), strict=True) if radii else ():
+    line = () if radii is None else zip(*(radii[k] for k in ("radius", "clean", "robust")), strict=True)
+    for radius, x, y in line:
         if radius < 1:  # at 1 is pgd itself
             ax.annotate(rf"{radius:g} $\epsilon$", (x, y), xytext=(6, 0), textcoords="offset points", color="0.25",
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}, **SMALL)
