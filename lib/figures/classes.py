@@ -159,8 +159,9 @@ def agreement(panels: Mapping[str, tuple[Sequence[str], np.ndarray]]) -> Figure:
     """Rank correlations between conditions, a heat map for each title: (names, (K, K)); the diagonal is framed."""
     figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(WIDTH, 0.9 + WIDTH / max(2, len(panels))))
     for ax, (title, (names, matrix)) in zip(axes.flat, panels.items(), strict=True):
-        size = 8 if len(names) <= 8 else 6
-        sns.heatmap(matrix, ax=ax, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar=False, square=True,
+        size = 8 if len(names) <= 8 else 6 if len(names) <= 12 else 5
+        text = np.array([[f"{value:.2f}".lstrip("0") for value in row] for row in matrix])
+        sns.heatmap(matrix, ax=ax, annot=text, fmt="", cmap="viridis", vmin=0, vmax=1, cbar=False, square=True,
                     xticklabels=names, yticklabels=names, annot_kws={"size": size}, linewidths=0.3)
         for i in range(len(names)):
             ax.add_patch(plt.Rectangle((i, i), 1, 1, fill=False, ec=OKABE_ITO[1], lw=2, clip_on=False))

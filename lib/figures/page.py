@@ -43,7 +43,9 @@ def class_lines(classes: Sequence[str], accuracy: Mapping[str, np.ndarray], low:
     ax.set_xticks(range(len(order)), [classes[c] for c in order] if len(order) <= 20 else [""] * len(order))
     ax.set(xlabel="class, the weakest first", ylabel="accuracy under all attacks", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(fontsize=7, loc="lower right", handlelength=1.5, ncols=1 + (len(accuracy) > 6), columnspacing=1)
+    many = len(accuracy) > 10
+    ax.legend(fontsize=5.5 if many else 7, loc="lower right", handlelength=1.5, columnspacing=1,
+              ncols=3 if many else 1 + (len(accuracy) > 6))
 
 
 def weakest_along(epochs: np.ndarray, accuracy: np.ndarray, classes: Sequence[str], ax: Axes) -> None:

@@ -15,7 +15,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
 
     histories: for each method a list over seeds of columns epoch, clean and robust.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, max(2.6, 0.5 + 0.19 * len(histories))), sharey=True)
     for ax, column, title in zip(panels, ("clean", "robust"), ("clean images", f"under {attack}"), strict=True):
         for method, look in looks(list(histories)).items():
             epochs = np.asarray(histories[method][0]["epoch"])
