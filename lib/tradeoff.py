@@ -3,7 +3,7 @@
 `hits` makes of the per-sample tables one row an image and run; `estimate` is the one interval behind every number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,13 +46,13 @@ def study(stage: str, file: str, profile: str, dataset: str, axes: Mapping) -> p
     return pd.concat(map(pd.read_csv, paths), ignore_index=True) if all(p.exists() for p in paths) else None
 
 
-def hits(table: pd.DataFrame, more: pd.DataFrame | None = None) -> pd.DataFrame:
+def hits(table: pd.DataFrame, more: pd.DataFrame | None = None, reported: Sequence[str] = ()) -> pd.DataFrame:
     """Whether each test image is right, at the last checkpoint: a row for each method, seed and image.
 
     table: of `lib.evaluate`, all methods; more: of `15_adaptive`, some methods, or None. Columns: method, seed, index,
     label, clean; robust_same, right under every attack of `table`, the same ones for every method; robust, right under
     those of `more` as well, of either protocol: an example is one whatever it was made on; published, right on the
-    clean image and under every attack of protocol 'as published' (1 or 0; nan where `more` has none).
+    clean image and under the `reported` attacks as published, or all of them (1 or 0; nan where `more` has none).
 
     Compare methods by robust_same. More attacks can only lower an accuracy, and only some methods are in `more`. Raises
     DataError where that has other images than `table`.
@@ -65,7 +65,8 @@ def hits(table: pd.DataFrame, more: pd.DataFrame | None = None) -> pd.DataFrame:
 
     found = pd.DataFrame({"clean": right(rows[rows.attack == evaluate.CLEAN]), "robust_same": right(rows)})
     further = found.robust_same[:0] if more is None else right(more)
-    published = found.clean[:0] if more is None else right(more, PUBLISHED)
+    theirs = more if more is None or not reported else more[more.attack.isin([evaluate.CLEAN, *reported])]
+    published = found.clean[:0] if more is None else right(theirs, PUBLISHED)
     if not further.index.isin(found.index).all():
         raise DataError("15_adaptive and 03_attack saw other networks or images: `dvc repro tradeoff` makes both anew")
     found["robust"] = found.robust_same & further.reindex(found.index, fill_value=True)

@@ -15,10 +15,12 @@ OBJECTIVES = ducat.OBJECTIVES
 EVERY = (*ducat_failures.CLAIMS, *ducat.CLAIMS, *ducat_forks.CLAIMS)
 
 # Accuracy of a method under each attack: the pattern of the paper as published, and of what comes after it.
-PLAIN = {"clean": 0.95, (PUBLISHED, "pgd-10"): 0.6, (ADAPTIVE, "pgd-10"): 0.6, (ADAPTIVE, "square"): 0.65}
-TRAP = {"clean": 0.99, (PUBLISHED, "pgd-10"): 0.8, (ADAPTIVE, "pgd-10"): 0.4, (ADAPTIVE, "square"): 0.5,
-        (ADAPTIVE, ducat.TRUNK): 0.7}
-SOUND = {**TRAP, (ADAPTIVE, "pgd-10"): 0.8, (ADAPTIVE, "square"): 0.9, (ADAPTIVE, ducat.TRUNK): 0.9}
+PLAIN = {"clean": 0.95, (PUBLISHED, "pgd-10"): 0.6, (PUBLISHED, ducat.TARGETED): 0.7, (ADAPTIVE, "pgd-10"): 0.6,
+         (ADAPTIVE, "square"): 0.65}
+TRAP = {"clean": 0.99, (PUBLISHED, "pgd-10"): 0.8, (PUBLISHED, ducat.TARGETED): 0.6, (ADAPTIVE, "pgd-10"): 0.4,
+        (ADAPTIVE, "square"): 0.5, (ADAPTIVE, ducat.TRUNK): 0.7}
+SOUND = {**TRAP, (PUBLISHED, ducat.TARGETED): 0.9, (ADAPTIVE, "pgd-10"): 0.8, (ADAPTIVE, "square"): 0.9,
+         (ADAPTIVE, ducat.TRUNK): 0.9}
 WEAK = {name: rate - 0.3 for name, rate in PLAIN.items()} | {(ADAPTIVE, ducat.TRUNK): 0.6}
 SLIGHT = {**TRAP, (PUBLISHED, "pgd-10"): 0.61}
 
@@ -58,6 +60,7 @@ def verdict(id_, found):
     ([f"D4-{m}" for m in OBJECTIVES], {f"{m}_ducat": SOUND for m in OBJECTIVES}, {"trades_ducat": TRAP}),
     ([f"D5-{m}" for m in OBJECTIVES], {f"{m}_ducat": SOUND for m in OBJECTIVES}, {"trades_ducat": TRAP}),
     (("D5s", "D5t"), {"pgd_ducat": SOUND}, {}),
+    (("D3t",), {}, {"pgd_ducat": {**TRAP, (PUBLISHED, ducat.TARGETED): 0.8}}),
     (("D6-pgd", "D6-mart", "D6-consistency"), {}, {"trades_ducat": {**TRAP, (PUBLISHED, "pgd-10"): 0.95}}),
 ])
 def test_each_claim_holds_and_fails(ids, good, bad):
@@ -77,6 +80,7 @@ def forks(**rates):
     for name, rate in usual.items():
         name = name.replace("_", " ")
         start = float(name.split()[1]) if name.startswith("start") else np.nan if "radius" in name else 0.5
+        rate = {attack: value for attack, value in rate.items() if ducat.TARGETED not in attack}
         tables += [table(rate, method="pgd", fork=name, start=start, split=s) for s in ("validation", "test")]
     rows = pd.concat(tables, ignore_index=True)
     return Evidence(rows.assign(checkpoint="last"), "pgd-10", studies={"forks": rows})
@@ -119,15 +123,18 @@ def test_balance_as_published_and_attacked_as_deployed():
 
 
 def test_an_attack_counts_for_its_protocol_alone():
-    """As published the worst case does not see what the deployed classifier lets through, and D4 sees both."""
+    """As published the worst case does not see what the deployed classifier lets through, and D4 sees both.
+
+    D3 is of the attacks that the authors report alone: not of the one towards classes, which is stronger.
+    """
     found = evidence()
     worst = {p: ducat.rows(found, "pgd+ducat", p).hit.mean() for p in (PUBLISHED, ADAPTIVE, None)}
-    assert worst == pytest.approx({PUBLISHED: 0.805, ADAPTIVE: 0.405, None: 0.405}, abs=0.002)
+    assert worst == pytest.approx({PUBLISHED: 0.605, ADAPTIVE: 0.405, None: 0.405}, abs=0.002)
 
 
 def test_each_claim_is_tested_and_has_a_source():
     ids = [c.id for c in EVERY]
-    assert len(ids) == len(set(ids)) == 31
+    assert len(ids) == len(set(ids)) == 32
     assert all(c.source.startswith(("READ: ", "ours")) for c in EVERY)
     assert [row["id"] for row in claims.check(Evidence(evidence().table, "pgd-10"), EVERY)] == ["D10"]
 

@@ -13,7 +13,7 @@ from lib.claims.rules import Claim, Evidence, difference, judge
 OPENREVIEW = "READ: OpenReview, submission 6428"
 OBJECTIVES = ("pgd", "trades", "mart", "consistency")
 POINT = 0.01  # the change that we call none
-TEN, SQUARE, TRUNK = "pgd-10", "square", "transfer-trunk-ce"
+TEN, SQUARE, TRUNK, TARGETED = "pgd-10", "square", "transfer-trunk-ce", "pgd-10-targeted"
 
 
 def rows(evidence: Evidence, method: str, protocol: str | None = None, attacks: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -28,20 +28,32 @@ def rows(evidence: Evidence, method: str, protocol: str | None = None, attacks: 
     return adaptive.worst_case(table, ["seed"], protocol).assign(split="test")
 
 
-def gain(base: str, protocol: str | None, *attacks: str):
-    """The rule that DUCAT raises the accuracy of an objective under a protocol: above 0."""
+def reported(evidence: Evidence) -> tuple[str, ...]:
+    """The attacks that the authors report, PGD-10 and the strongest one (theirs: AutoAttack)."""
+    return TEN, evidence.strongest
+
+
+def gain(base: str, protocol: str | None, *attacks: str, below: bool = False):
+    """The rule that DUCAT raises (or with `below` lowers) the accuracy of an objective under a protocol.
+
+    attacks: by name; none: all of the protocol, of which as published there are only the `reported` ones.
+    """
     def rule(evidence: Evidence) -> dict:
         """With dummy classes less without."""
-        found = difference(*(rows(evidence, method, protocol, attacks) for method in (f"{base}+ducat", base)))
-        return {**found, "verdict": judge(found, above=0)}
+        names = attacks or (reported(evidence) if protocol == PUBLISHED else ())
+        found = difference(*(rows(evidence, method, protocol, names) for method in (f"{base}+ducat", base)))
+        return {**found, "verdict": judge(found, below=0) if below else judge(found, above=0)}
     return rule
 
 
 def knowing_changes_nothing(base: str):
-    """The rule that attacks on the deployed classifier take away less than `POINT` of what is left as published."""
+    """The rule that the `reported` attacks, on the deployed classifier, take away less than `POINT` of what they leave
+    as published.
+    """
     def rule(evidence: Evidence) -> dict:
-        """The worst case as published less the adaptive one, of the same networks."""
-        found = difference(*(rows(evidence, f"{base}+ducat", protocol) for protocol in (PUBLISHED, ADAPTIVE)))
+        """As published less adaptive, of the same networks."""
+        found = difference(*(rows(evidence, f"{base}+ducat", protocol, reported(evidence))
+                             for protocol in (PUBLISHED, ADAPTIVE)))
         return {**found, "verdict": judge(found, below=POINT)}
     return rule
 
@@ -77,16 +89,19 @@ def gains_less(base: str):
 CLAIMS = [
     Claim("D2", "DUCAT raises the clean accuracy of pgd", f"{OPENREVIEW}, Table 1 as quoted there: 82.92 to 88.81 % on "
           "CIFAR-10", "protocols", ("pgd", "pgd+ducat"), gain("pgd", ADAPTIVE, evaluate.CLEAN), ("adaptive",)),
-    *(Claim(f"D3-{m}", f"As published, DUCAT makes {m} more robust in the worst case over all attacks",
+    *(Claim(f"D3-{m}", f"As published, under PGD-10 and the strongest attack, DUCAT makes {m} more robust",
             f"{OPENREVIEW}: 46.74 to 58.61 % under AutoAttack on CIFAR-10" if m == "pgd" else
             f"{OPENREVIEW}, without numbers here", "protocols", (m, f"{m}+ducat"), gain(m, PUBLISHED), ("adaptive",))
       for m in OBJECTIVES),
+    Claim("D3t", "As published, attacks towards one other class after the other leave fewer images right on pgd+ducat "
+          "than on pgd", f"{OPENREVIEW}: 70.77 against 73.02 % under a targeted attack that is not described there",
+          "protocols", ("pgd", "pgd+ducat"), gain("pgd", PUBLISHED, TARGETED, below=True), ("adaptive",)),
     *(Claim(f"D4-{m}", f"Attacked as it is deployed, DUCAT makes {m} more robust in the worst case over all attacks",
             "ours: what D3 has to mean to count", "protocols", (m, f"{m}+ducat"), gain(m, None), ("adaptive",))
       for m in OBJECTIVES),
-    *(Claim(f"D5-{m}", f"To untargeted attacks on {m}+ducat it makes no difference to know the recovery: less than "
-            f"{POINT:.0%} of the images", f"{OPENREVIEW}, the authors; the threshold is ours", "protocols",
-            (f"{m}+ducat",), knowing_changes_nothing(m), ("adaptive",)) for m in OBJECTIVES),
+    *(Claim(f"D5-{m}", f"For PGD-10 and the strongest attack on {m}+ducat it makes no difference to know the recovery: "
+            f"less than {POINT:.0%} of the images", f"{OPENREVIEW}, the authors on untargeted attacks; the threshold "
+            "is ours", "protocols", (f"{m}+ducat",), knowing_changes_nothing(m), ("adaptive",)) for m in OBJECTIVES),
     Claim("D5s", "As published, PGD-10 on pgd+ducat is stronger than Square, a search without gradients, on what is "
           "deployed", "ours: of a network without masked gradients it is", "protocols", ("pgd+ducat",),
           white_box_is_stronger("pgd", SQUARE), ("adaptive",)),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib import adaptive, evaluate
 from lib.adaptive import PUBLISHED
-from lib.claims.ducat import OPENREVIEW, POINT
+from lib.claims.ducat import OPENREVIEW, POINT, reported
 from lib.claims.ducat import rows as of_run
 from lib.claims.rules import Claim, Evidence, difference, judge
 from lib.forks import CONTINUED, HALF, HARD
@@ -79,14 +79,14 @@ def below_the_curve(evidence: Evidence) -> dict:
 def best_balance(protocol: str | None):
     """The rule that pgd+ducat has a higher NRR than the best other method that was run, above 0.
 
-    Of pgd+ducat robust is the worst case as published (its study), or over the attacks of the main table; of the others
-    always the latter. The rival is the best on these very images, which favours it.
+    Of pgd+ducat robust is the worst case over the attacks that are `reported` as published (its study), or over those
+    of the main table; of the others always the latter. The rival is the best on these very images, which favours it.
     """
     def rule(evidence: Evidence) -> dict:
         """The NRR of each seed less the rival's."""
         def hits(method, of):
             """Clean and robust hits, (2, seeds, images)."""
-            robust = of_run(evidence, method, of) if of else evidence.rows(method, evaluate.WORST)
+            robust = of_run(evidence, method, of, reported(evidence)) if of else evidence.rows(method, evaluate.WORST)
             both = [rows.pivot(index="seed", columns="index", values="hit")
                     for rows in (evidence.rows(method, evaluate.CLEAN), robust)]
             return np.stack(both).astype(float)
