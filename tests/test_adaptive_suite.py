@@ -11,7 +11,7 @@ from torch import nn
 
 from lib import adaptive, attacks, compute, config, evaluate, figures, train
 from lib.adaptive import ADAPTIVE, PUBLISHED, ascent
-from lib.adaptive.checks import hits
+from lib.adaptive.checks import hits, white
 from lib.config import Threat
 from lib.methods.ducat import Recovered, hard
 from lib.params import ConfigError
@@ -334,6 +334,15 @@ class TestTables:
         assert len([line for line in lines if line.startswith("attack ")]) == len(sizes)
         assert set(sweeps.columns) == {"method", "seed", "protocol", "sweep", "value", "index", "label", "predicted"}
         assert len(sweeps) == 2 * 4 * 40
+
+    def test_attacks_along_gradients(self, tables):
+        """As published these are of T1, but Square on the 2C logits is none of them."""
+        table, _, _, _ = tables
+        assert set(white(table, PUBLISHED)) == {"fgsm", "pgd-10", "pgd-20", "pgd-5", "quick", "quick-n2",
+                                                "pgd-10-targeted"}
+        ours = set(white(table, ADAPTIVE))
+        assert ours > set(white(table, PUBLISHED)) and {"quick-lse", "multi-raw", "pgd-ce-lse"} < ours
+        assert not ours & {"square", "rays", "noise", "clean", "transfer-trunk-ce"}
 
     def test_the_same_attack_is_run_once(self, run, ducat, model, digits, monkeypatch):
         images, calls, real = digits.test.first(6), [], adaptive.per_sample
