@@ -76,10 +76,9 @@ def two_hot(logits: Tensor, y: Tensor, w: float) -> Tensor:
 
 def add_on(method: Method, config: Config, *, w_benign: float, w_adv: float, w_alpha: float, start: float,
            adversary: str) -> Method:
-    """Dummy classes on any objective that has an adversary.
+    """Dummy classes on any objective that has an adversary; `adversary` is told above.
 
-    w_benign, w_adv: the shares w_b and w_a; w_alpha: weight of the loss of x'; start: the share of training before the
-    dummies; adversary: what the training attack faces once they have started, see the module.
+    w_benign, w_adv: w_b and w_a; w_alpha: weight of the loss of x'; start: the share of training before the dummies.
     """
     for name, value in (("w_benign", w_benign), ("w_adv", w_adv), ("start", start)):
         bounded(f"ducat.{name}", value, least=0, most=1)
@@ -92,6 +91,7 @@ def add_on(method: Method, config: Config, *, w_benign: float, w_adv: float, w_a
         raise ConfigError(f"'{config.method}': ducat does not go with {clash[0]}, which works on C logits")
 
     def started(moment):
+        """Whether the dummies are in use."""
         return moment.progress >= start - 1e-9
 
     def network(model, shape, classes, *more):
