@@ -55,7 +55,8 @@ def test_every_result_is_there(clone):
     assert len(list(smoke.rglob("*.ipynb"))) == 33
     claims = json.loads((smoke / "claims.json").read_text())["digits"]
     ids = "S1 S2 S3 S4 C1 C2a C4a C4b C5b C7 C6 C6a C6b C8-pgd C8m-pgd C9-pgd C10a C10b C10c C10d "
-    ids += "A5-pgd A5w-pgd A3a A3b A1a A1b A1c A4a A4b A4c A5t A5t-strong A9b A6a A6b A7a A7b A7c A8a A8b A8c A8d"
+    ids += "A5-pgd A5w-pgd A3a A3b A1a A1b A1c A4a A4b A4c A5t A5t-strong A9b A6a A6b A7a A7b A7c A8a A8b A8c A8d "
+    ids += "D1 D1c D1p D1r D5-pgd D5s D5t D9a D9b D9c D10p D10 D11 D12a D12b D12c"
     assert [row["id"] for row in claims] == ids.split()
     assert {row["verdict"] for row in claims} == {"inconclusive"}  # one seed
     checks = pd.read_csv(smoke / "attack/digits/pgd/0/alarms.csv")

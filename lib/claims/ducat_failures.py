@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import stats
 from lib.adaptive import ADAPTIVE, PUBLISHED
-from lib.claims.rules import Claim, Evidence, judge
+from lib.claims.rules import INCONCLUSIVE, Claim, Evidence, judge
 
 EACH = "each method"  # the control of difference.csv: as many networks of one method, mean over the methods
 DUCAT, BASE = "pgd+ducat", "pgd"
@@ -60,6 +60,8 @@ def rescues(kind: str):
         for method, how in ((DUCAT, kind), (BASE, "plain")):
             rows = table[(table.method == method) & (table.kind == how) & table.seed.isin(evidence.table.seed)]
             shares.append(rows.groupby("seed").right.mean())
+        if not all(map(len, shares)):  # no other network of pgd was there
+            return {**dict.fromkeys(("mean", "low", "high"), np.nan), "n": 0, "images": 0, "verdict": INCONCLUSIVE}
         images = table.n.mean().round()
         found = wider(shares[0], images, shares[1], images)
         return {**found, "verdict": judge(found, above=0)}
