@@ -13,6 +13,7 @@ from pathlib import Path
 from lib.params import ConfigError, known, merge, numbers, read, root, typed
 from lib.sections import (
     SCHEMA,
+    Activations,
     Adaptive,
     Balance,
     Compute,
@@ -21,6 +22,7 @@ from lib.sections import (
     Failures,
     Flatness,
     Forks,
+    Gates,
     Landscape,
     Model,
     Perturbation,
@@ -29,6 +31,7 @@ from lib.sections import (
     Threat,
     Train,
     Trajectory,
+    Transplant,
 )
 
 STAGE = "COMPANION_STAGE"  # environment variable of a stage: the file that `code` wrote for it
@@ -59,6 +62,9 @@ class Config:
     adaptive: Adaptive = None
     forks: Forks = None
     failures: Failures = None
+    activations: Activations = None
+    gates: Gates = None
+    transplant: Transplant = None
     compute: Compute = None
     knobs: dict = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import get_args
+from typing import get_args, get_origin
 
 import yaml
 
@@ -89,12 +89,17 @@ def _cast(where: str, kind, value):
             return _cast_one(option, value)
         except (TypeError, ValueError, ZeroDivisionError):
             continue
-    name = kind.__name__ if isinstance(kind, type) else str(kind).replace("NoneType", "null").replace("None", "null")
+    name = kind.__name__ if type(kind) is type else str(kind).replace("NoneType", "null").replace("None", "null")
     raise ConfigError(f"{where} in params.yaml is {value!r}, not {name}")
 
 
 def _cast_one(kind: type, value):
-    """The value as `kind`: a fraction may be a float and 3.0 an int, but nothing else becomes what it is not."""
+    """The value as `kind`: a fraction may be a float and 3.0 an int, but nothing else becomes what it is not.
+
+    Of a list[kind] each element.
+    """
+    if get_origin(kind) is list:
+        return [_cast_one(get_args(kind)[0], element) for element in _cast_one(list, value)]
     if kind is float:
         return float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
     if kind is int:

@@ -44,7 +44,7 @@ class Threat:
 
 @dataclass(frozen=True)
 class Model:
-    """The network: a name of `lib.models.NETWORKS`, its width in channels and a name of `lib.models.ACTIVATIONS`."""
+    """The network: a name of `lib.models.NETWORKS`, its width in channels and an activation without knobs."""
 
     name: str
     width: int
@@ -182,10 +182,7 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Forks:
-    """Continuations of one trunk (`lib.forks`): values of each knob of `ducat`, tried one at a time.
-
-    radii: in units of eps, at which the objective is trained without dummy classes, from the beginning.
-    """
+    """Continuations of one trunk (`lib.forks`): values of `ducat`'s knobs; `radii`, in eps, without dummies."""
 
     w_benign: list
     w_adv: list
@@ -204,6 +201,40 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Activations:
+    """Networks that differ in their activation (`lib.gating.networks`).
+
+    variants: of Sparta, name -> knobs that differ. radii, in units of eps, and `many` steps: where error is measured.
+    """
+
+    compared: list[str]
+    variants: dict
+    radii: list[float]
+    many: list[int]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """A look at trained gates (`lib.gating.gates`) on test images, and how often the least radius is halved."""
+
+    images: int
+    pictures: int
+    halvings: int
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """Trained and fixed activations elsewhere (`lib.gating.transplant`).
+
+    networks: each the source of each other. sets: data set -> in which numbers of `Train` it differs, and `limit`, as
+    in `Data`; `halves`: from one half of the classes to the other.
+    """
+
+    networks: list[str]
+    sets: dict
+
+
+@dataclass(frozen=True)
 class Compute:
     """Where to compute: `device` auto, cpu or cuda; `threads` of the CPU; `workers` that read streamed images."""
 
@@ -212,7 +243,6 @@ class Compute:
     workers: int
 
 
-SCHEMA = {"data": Data, "threat": Threat, "model": Model, "train": Train, "evaluate": Evaluate,
-          "landscape": Landscape, "flatness": Flatness, "trajectory": Trajectory, "perturbation": Perturbation,
-          "removal": Removal, "temperature": Temperature, "balance": Balance, "adaptive": Adaptive,
-          "forks": Forks, "failures": Failures, "compute": Compute}
+SCHEMA = {kind.__name__.lower(): kind for kind in (
+    Data, Threat, Model, Train, Evaluate, Landscape, Flatness, Trajectory, Perturbation, Removal, Temperature,
+    Balance, Adaptive, Forks, Failures, Activations, Gates, Transplant, Compute)}

@@ -24,8 +24,10 @@ from lib.params import ConfigError, known, read, root
 
 SETTINGS = ("lib.config", "lib.sections", "lib.params")  # not hashed: what they decide is in `config`
 STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance", "adaptive", "forks",
-           "failures")  # for some methods only
-ADDED = {"forks": "+ducat"}  # what a study adds to its methods, whose knobs it reads
+           "failures", "activations", "gates", "transplant")  # for some methods only
+PARTS = ("methods", "activations")  # folders of lib/ whose files a spec names
+ADDED = {"forks": ("ducat",), "activations": PARTS[1:], "gates": PARTS[1:], "transplant": PARTS[1:]}
+# what a study adds to its methods, whose knobs it reads: parts of a spec, or all of a folder
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,15 @@ def describe(instance: Instance) -> dict:
     cells = [normalised(cell) for cell in code_cells(root() / instance.notebook)]
     every = axes(profile) if any("config.axes" in cell for cell in cells) else {}
     words, dataset = strings(cells), instance.parameters.get("dataset")
-    added = ADDED.get(instance.name.split("@")[0], "")
-    specs = [method + added] if method else [*every.get("methods", ()), *filter(is_spec, words)]
+    added = [name for part in ADDED.get(instance.name.split("@")[0], ()) for name in parts().get(part, [part])]
+    specs = ["+".join([method, *added])] if method else [*every.get("methods", ()), *filter(is_spec, words)]
     datasets = [dataset] if dataset else [*every.get("datasets", ()), *(w for w in words if w in read()["recipes"])]
     modules = reached(cells)
     if "lib.methods" in modules:
-        modules = reached([*cells, *(f"import lib.methods.{part}" for spec in specs for part in spec.split("+"))])
+        named = [*(part for spec in specs for part in spec.split("+")),
+                 *(resolve(profile, d)["model"]["activation"] for d in datasets)]
+        modules = reached([*cells, *(f"import lib.{folder}.{name}" for folder, names in parts().items()
+                                     for name in names if name in named)])
     sources = [*cells, *(_source(m) for m in modules if m not in SETTINGS)]
     sections = set().union(*map(sections_named, sources))
     config = {d: {k: v for k, v in resolve(profile, d, tuple(specs)).items() if k in sections} for d in datasets}
@@ -106,16 +111,16 @@ def write(profile: str) -> int:
 
 
 def check_specs(specs: list[str]) -> None:
-    """Raise a ConfigError for a spec with a part that has no file in lib/methods/, or a knob that it does not take."""
-    names = sorted(p.stem for p in (root() / "lib" / "methods").glob("[a-z]*.py"))
+    """Raise a ConfigError for a spec with a part that is none of `parts`, or for a knob that it does not take."""
+    folders = {name: folder for folder, names in parts().items() for name in names}
     knobs = read()["knobs"]
     for name in knobs:
-        known("method", name, names, "knobs of params.yaml")
+        known("method", name, folders, "knobs of params.yaml")
     for spec in specs:
         for part in spec.split("+"):
-            known("method", part, names, f"'{spec}'")
-            arguments = [a.arg for node in ast.walk(ast.parse(_source(f"lib.methods.{part}")))
-                         if isinstance(node, ast.FunctionDef) and node.name in ("objective", "add_on")
+            known("method", part, folders, f"'{spec}'")
+            arguments = [a.arg for node in ast.walk(ast.parse(_source(f"lib.{folders[part]}.{part}")))
+                         if isinstance(node, ast.FunctionDef) and node.name in ("objective", "add_on", "activation")
                          for a in node.args.kwonlyargs]
             for key in knobs.get(part) or {}:
                 known("knob", key, arguments, f"knobs.{part} of params.yaml")
@@ -157,8 +162,13 @@ def strings(cells: list[str]) -> list[str]:
 
 
 def is_spec(word: str) -> bool:
-    """Whether the word spells a method: names of files in lib/methods/, joined by '+'."""
-    return all(part and (root() / "lib" / "methods" / f"{part}.py").exists() for part in word.split("+"))
+    """Whether the word spells a method: names of `parts`, joined by '+'."""
+    return set(word.split("+")) <= set().union(*parts().values())
+
+
+def parts() -> dict[str, list[str]]:
+    """What a spec may be made of: the names of the files in lib/methods/ and in lib/activations/, by folder."""
+    return {folder: sorted(p.stem for p in (root() / "lib" / folder).glob("[a-z]*.py")) for folder in PARTS}
 
 
 def reached(cells: list[str]) -> set[str]:

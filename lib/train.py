@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
-from lib import attacks, compute, methods
+from lib import activations, attacks, compute, methods
 from lib.config import Config, on_the_spot
 from lib.data import Dataset, Files, Images, batches
 from lib.methods import Method, Moment
@@ -51,13 +51,13 @@ def initial(config: Config, method: Method, data: Dataset, device: torch.device)
 
 
 def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print,
-        look: Callable[[int, nn.Module], None] = lambda epoch, model: None) -> Trained:
+        look: Callable[[int, nn.Module], None] = lambda epoch, model: None, method: Method | None = None) -> Trained:
     """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`.
 
     look: called after each epoch with its number, from 1, and the classifier as it would be deployed now. It has to
-    leave the classifier as it is.
+    leave the classifier as it is. method: in place of the one that `config.method` spells.
     """
-    method = methods.build(config)
+    method = method or methods.build(config)
     model = initial(config, method, data, device)
     generator = compute.generator(config.seed, device)
     per_epoch = max(1, len(data.train) // config.train.batch_size)
@@ -120,11 +120,17 @@ def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
     """SGD with momentum, and its schedule over `total` steps.
 
     piecewise: lr / 10 at 50 % and at 75 % of training (Rice et al. 2020). onecycle: up to lr over the first 30 %
-    and down to nothing (Smith 2018; torch's OneCycleLR).
+    and down to nothing (Smith 2018; torch's OneCycleLR). Frozen parameters stay out, and weight decay leaves those
+    alone that `lib.activations` names.
     """
     train = config.train
     known("schedule", train.schedule, ("piecewise", "onecycle"))
-    optimizer = SGD(model.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+    alone = {id(parameter) for parameter in activations.undecayed(model)}
+    groups = [{"params": []}, {"params": [], "weight_decay": 0.0}]
+    for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+        groups[id(parameter) in alone]["params"].append(parameter)
+    optimizer = SGD([group for group in groups if group["params"]], lr=train.lr, momentum=train.momentum,
+                    weight_decay=train.weight_decay)
     if train.schedule == "onecycle":
         return optimizer, lr_scheduler.OneCycleLR(optimizer, max_lr=train.lr, total_steps=total)
     return optimizer, lr_scheduler.MultiStepLR(optimizer, milestones=[total // 2, total * 3 // 4], gamma=0.1)

@@ -2,7 +2,8 @@
 
 A spec is an objective and add-ons joined by '+': 'pgd', 'pgd+awp'. The module lib/methods/<name>.py defines
 `objective(config, **knobs) -> Method` or `add_on(method, config, **knobs) -> Method`; its keyword-only arguments
-are the keys of knobs.<name> in params.yaml. A new method is one such file and its entries in params.yaml.
+are the keys of knobs.<name> in params.yaml. A new method is one such file and its entries in params.yaml. One of the
+add-ons may be an activation of `lib.activations`: 'pgd+silu'.
 """
 
 import importlib
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib import activations
 from lib.config import Config, Threat
 from lib.data import Images
 from lib.params import ConfigError, known
@@ -48,7 +50,8 @@ class Moment:
 class Method:
     """The places in which methods of adversarial training differ.
 
-    network: builds the classifier from (model, shape, classes, statistics), the arguments of `lib.models.build`.
+    network: builds the classifier from (model, shape, classes, statistics), the arguments of `lib.models.build`, and
+    an activation, if one is given.
     attack: the training adversary (model, x, y, moment) -> x_adv, or None where the method trains on x itself.
     loss: (model, x, x_adv, y, moment) -> the loss of each image (N,); training descends their mean.
     around: (model, loss, moment) -> the context in which the gradient is taken; `loss` there is the closure of the
@@ -90,18 +93,33 @@ def available() -> list[str]:
 def build(config: Config) -> Method:
     """The method that `config.method` spells, with the numbers of `config.knobs`.
 
-    Raises ConfigError for an unknown name or knob, a missing knob, or add-ons without an objective.
+    Raises ConfigError for an unknown name or knob, a missing knob, add-ons without an objective, or two activations.
     """
     first, *add_ons = config.method.split("+")
-    method = _make(first, "objective", config)
+    method, shapes = _make(first, "objective", config), activations.available()
+    if len(named := [name for name in add_ons if name in shapes]) > 1:
+        raise ConfigError(f"'{config.method}' names {len(named)} activations, {' and '.join(named)}: choose one")
     for name in add_ons:
-        method = _make(name, "add_on", config, method)
+        method = activated(method, name, config) if name in shapes else _make(name, "add_on", config, method)
     return method
+
+
+def activated(method: Method, name: str, config: Config) -> Method:
+    """The method, with this activation in place of every one of its network."""
+    activation = activations.build(name, config.knobs.get(name))
+
+    def network(model, shape, classes, statistics):
+        """The method's network, with the activation."""
+        return method.network(model, shape, classes, statistics, activation)
+
+    return replace(method, network=network)
 
 
 def _make(name: str, kind: str, config: Config, *method: Method) -> Method:
     """Call `objective` or `add_on` of lib/methods/<name>.py with its knobs."""
-    known("method", name, available(), f"'{config.method}'")
+    known("method", name, [*available(), *activations.available()], f"'{config.method}'")
+    if name in activations.available():
+        raise ConfigError(f"'{config.method}': '{name}' is an activation; a spec begins with an objective")
     module = importlib.import_module(f"{__name__}.{name}")
     if not hasattr(module, kind):
         raise ConfigError(f"'{config.method}': '{name}' is not an {kind.replace('_', '-')}; "

@@ -1,0 +1,1 @@
+"""Does a gate that looks around help? The experiments on Sparta (`lib.activations.sparta`) and its controls."""
