@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from lib import models
@@ -24,7 +25,7 @@ def test_parameter_counts(name, width, millions):
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in models.NETWORKS if not name.startswith("resnet")])
+@pytest.mark.parametrize("name", models.NETWORKS)
 def test_any_activation_goes_everywhere(name):
     calls = []
 
@@ -39,11 +40,51 @@ def test_any_activation_goes_everywhere(name):
     assert replaced(torch.rand(2, 3, 16, 16)).shape == (2, 10)
 
 
-def test_torchvisions_resnets_are_as_they_are():
-    assert build("resnet18", 64, shape=(3, 64, 64))(torch.rand(2, 3, 64, 64)).shape == (2, 10)
-    for width, activation, channels in ((32, "relu", 3), (64, "silu", 3), (64, "relu", 1)):
-        with pytest.raises(ConfigError, match="resnet18 takes images of 3 channels, width 64 and activation relu"):
-            build("resnet18", width, activation, shape=(channels, 64, 64))
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_resnets_are_torchvisions_for_large_images(name):
+    reference = getattr(torchvision.models, name)(num_classes=10).eval()
+    network = build(name, 64, shape=(3, 96, 96))[1].eval()
+    for buffer in network.buffers():
+        if buffer.dim():
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    reference.load_state_dict(dict(zip(reference.state_dict(), network.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(network(x), reference(x))
+
+
+def test_resnets_see_small_images_at_full_size():
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in build(name, 64).parameters()) for name in ("resnet18", "resnet34")]
+    assert counts == [11_173_962, 21_282_122]  # with a 3 x 3 stem
+    network = build("resnet18", 2)[1]
+    sizes = []
+    network.act.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[2:])))
+    network(torch.rand(2, 3, 32, 32))
+    assert sizes == [(32, 32)]
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_sites_are_the_activations_in_the_order_of_an_image(name):
+    network = models.build(Model(name, 1 if "wide" in name else 4, "relu"), (3, 16, 16), 10, STATISTICS, nn.PReLU)
+    order, found = [], {id(m): n for n, m in network.named_modules() if isinstance(m, nn.PReLU)}
+    for module in network.modules():
+        if isinstance(module, nn.PReLU):
+            module.register_forward_hook(lambda module, inputs, output: order.append(found[id(module)]))
+    network(torch.rand(2, 3, 16, 16))
+    sites = models.sites(network)
+    assert [site.name for site in sites] == order
+    places = [site[1:] for site in sites]
+    assert places == sorted(set(places)) and places[0] == (0, 0, 0)
+
+
+def test_sites_say_where():
+    def places(name):
+        return [site[1:] for site in models.sites(build(name, 4))]
+
+    assert places("small_cnn") == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (2, 0, 0)]
+    assert places("small_cnn_deep") == [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0), (2, 0, 0)]
+    assert places("resnet18")[:6] == [(0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (2, 0, 0)]
+    assert len(places("resnet18")) == 17 and len(places("resnet34")) == 33
 
 
 def test_normalisation_is_the_first_layer():

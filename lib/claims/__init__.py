@@ -14,6 +14,7 @@ from lib.claims import (
     ducat,
     ducat_failures,
     ducat_forks,
+    sparta,
     spine,
 )
 from lib.claims.gather import STUDIES, gather
@@ -22,7 +23,7 @@ from lib.claims.rules import Claim, Evidence, shown
 __all__ = ["ALL", "STUDIES", "Claim", "Evidence", "check", "gather", "shown"]
 
 CHAPTERS = (spine, classwise, classwise_studies, awp, awp_landscape, awp_trajectory, awp_perturbation, ducat_failures,
-            ducat, ducat_forks)
+            ducat, ducat_forks, sparta)
 ALL: list[Claim] = [claim for chapter in CHAPTERS for claim in chapter.CLAIMS]
 
 

@@ -11,7 +11,10 @@ TABLES = {  # what the claims read of the studies: name -> (stage, file)
     **{study: (study, "per_sample.csv") for study in (*STUDIES, "trajectory", "perturbation")},
     "looks": ("trajectory", "looks.csv"), "sharpness": ("trajectory", "sharpness.csv"),
     "flatness": ("landscape", "flatness.csv"), "ablation": ("perturbation", "flatness.csv"),
-    "adaptive": ("adaptive", "per_sample.csv"), "forks": ("forks", "per_sample.csv")}
+    "adaptive": ("adaptive", "per_sample.csv"), "forks": ("forks", "per_sample.csv"),
+    "activations": ("activations", "per_sample.csv"), "radii": ("activations", "radii.csv"),
+    "gates": ("gates", "ablations.csv"), "identities": ("gates", "identities.csv"),
+    "transplant": ("transplant", "per_sample.csv")}
 JOINT = {name: ("failures", f"{name}.csv") for name in ("failing", "difference", "rescued")}  # of all runs of a set
 
 
