@@ -10,7 +10,6 @@ import pandas as pd
 
 from lib import evaluate, stats
 from lib.adaptive import ADAPTIVE, PUBLISHED, worst_case
-from lib.config import folder
 from lib.params import DataError
 
 EITHER = "either"  # protocol: an image counts only if right under every attack of both
@@ -37,13 +36,6 @@ MEASURES: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
     "published": (np.asarray, ("published",)),
     "nrr_published": (nrr, ("clean", "published")),
 }
-
-
-def study(stage: str, file: str, profile: str, dataset: str, axes: Mapping) -> pd.DataFrame | None:
-    """A table of all runs of a study, or None unless those of all its runs are there (by hand, in `smoke`)."""
-    paths = [folder(stage, profile=profile, dataset=dataset, method=method, seed=seed) / file
-             for method in axes["studies"][stage] for seed in axes["seeds"]]
-    return pd.concat(map(pd.read_csv, paths), ignore_index=True) if all(p.exists() for p in paths) else None
 
 
 def hits(table: pd.DataFrame, more: pd.DataFrame | None = None, reported: Sequence[str] = ()) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import claims
+from lib import claims, config, evaluate
 from lib.claims import rules, spine
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +137,15 @@ def test_claims_have_their_own_names_sources_and_figures():
     cells = json.loads((ROOT / "notebooks/pipeline/90_report.ipynb").read_text())["cells"]
     report = "".join(line for cell in cells for line in cell["source"]).lower()
     assert all(claim.figure in report for claim in claims.ALL)
+
+
+def test_a_study_is_there_only_as_a_whole(project, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_all", lambda *names: None)
+    axes = {"studies": {stage: ["pgd", "trades"] for stage in config.axes("smoke")["studies"]}, "seeds": [0]}
+    found = []
+    for method in axes["studies"]["adaptive"]:
+        path = config.folder("adaptive", profile="smoke", dataset="digits", method=method, seed=0) / "sweeps.csv"
+        path.parent.mkdir(parents=True)
+        pd.DataFrame({"method": [method]}).to_csv(path)
+        found.append(claims.gather("smoke", "digits", axes, None).studies)
+    assert found[0] == {} and list(found[1]) == ["sweeps"] and list(found[1]["sweeps"].method) == ["pgd", "trades"]

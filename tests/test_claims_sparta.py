@@ -86,15 +86,16 @@ def test_claims_on_the_activation_hold_and_fail(id_):
 
 
 def test_clean_error():
-    for sparta_clean, relu, best in ((0.99, "holds", "holds"), (0.952, "inconclusive", "holds"), (0.85, "fails", "fails")):
-        found = evidence(**activations(AS_CLAIMED, clean={"sparta": sparta_clean}))
+    for of_sparta, relu, best in ((0.99, "holds", "holds"), (0.952, "inconclusive", "holds"), (0.85, "fails", "fails")):
+        found = evidence(**activations(AS_CLAIMED, clean={"sparta": of_sparta}))
         assert verdict("P3", found) == best and verdict("P3-relu", found) == relu
 
 
 def test_estimates_are_differences_of_errors():
     given = row("P2-relu", evidence(**activations(AS_CLAIMED)))
     assert given["estimate"] == pytest.approx(-0.2, abs=0.01)
-    assert row("P1x", evidence(**activations({**AS_CLAIMED, "sparta": 0.75})))["estimate"] == pytest.approx(-0.1, abs=0.01)
+    both = row("P1x", evidence(**activations({**AS_CLAIMED, "sparta": 0.75})))
+    assert both["estimate"] == pytest.approx(-0.1, abs=0.01)
     along = row("P1b-map", evidence(**activations(AS_CLAIMED)))
     assert along["estimate"] == pytest.approx(-0.05, abs=0.01)
 

@@ -5,25 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from formulas import built, cross_entropy, divergence, logits, moment, noisy
 from scipy.special import log_softmax, logsumexp, softmax
 
-from lib import attacks, compute, config, methods, train
-from lib.methods import Moment, ducat
+from lib import attacks, compute, config, train
+from lib.methods import ducat
 from lib.methods.consistency import jensen_shannon
 from lib.params import ConfigError
 
 CPU = torch.device("cpu")
 OBJECTIVES = ("pgd", "trades", "mart", "consistency")
-
-
-def built(cfg, spec, **knobs):
-    """The method of a spec, some of its knobs changed: ducat={'start': 0.0}."""
-    changed = {name: {**cfg.knobs[name], **values} for name, values in knobs.items()}
-    return methods.build(replace(cfg, method=spec, knobs={**cfg.knobs, **changed}))
-
-
-def moment(progress=0.9, seed=0, **more):
-    return Moment(progress, compute.generator(seed), **more)
 
 
 def network(cfg, digits, spec, scale=30.0):
@@ -36,24 +27,7 @@ def network(cfg, digits, spec, scale=30.0):
 
 @pytest.fixture
 def batch(digits):
-    """Images, noisy ones in their place, and labels, of which some are wrong."""
-    x, y = digits.train.first(32).floats()
-    noise = torch.randn(x.shape, generator=compute.generator(1))
-    return x, (x + 0.2 * noise).clamp(0, 1), torch.where(torch.arange(32) % 4 == 0, (y + 1) % 10, y)
-
-
-def logits(model, *images):
-    with torch.no_grad():
-        return [model(x).double().numpy() for x in images]
-
-
-def entropy(z, y):
-    return -log_softmax(z, 1)[np.arange(len(y)), y]
-
-
-def divergence(z, other):
-    p, q = softmax(z, 1), softmax(other, 1)
-    return (p * np.log(p / q)).sum(1)
+    return noisy(digits)
 
 
 def shannon(z, other, temperature):
@@ -110,7 +84,7 @@ def test_consistency_formula(cfg, digits, batch):
         raw = getattr(model, "raw", model)
         clean, first, second = logits(raw, x, x * 0.5, other)
         far = 2 * shannon(first, second, 0.5)
-        label = (entropy(first, y) + entropy(second, y)) / 2
+        label = (cross_entropy(first, y) + cross_entropy(second, y)) / 2
         if spec != "consistency":
             label = (two_hot(clean, y, 0.25) + (two_hot(first, y, 1.0) + two_hot(second, y, 1.0)) / 2) / 2
         found = method.loss(model, x, torch.cat([x * 0.5, other]), y, moment())

@@ -6,6 +6,7 @@ import pytest
 from matplotlib import colors
 
 from lib import figures
+from lib.figures.style import bars, percent
 
 RANDOM = np.random.default_rng(0)
 TWO = ("standard", "pgd")
@@ -62,6 +63,16 @@ def test_equal_numbers_equal_files(tmp_path):
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
         assert b"<dc:date>" not in path.read_bytes()
+
+
+def test_a_tick_is_an_accuracy_or_empty():
+    ticks = [percent(value, 0) for value in (-0.05, -1e-17, 0.125, 0.5, 1, 1.05)]
+    assert ticks == ["", "0%", "12.5%", "50%", "100%", ""]
+
+
+def test_an_interval_is_its_lengths():
+    assert np.allclose(bars(0.5, 0.2, 0.6), [[0.3], [0.1]]) and bars(0.5, np.nan, np.nan) is None
+    assert bars(0.3, 0.1 + 0.2, 0.3).min() == 0  # 0.1 + 0.2 is above 0.3 in the last bit
 
 
 def test_learning_curves_draw_the_mean():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import adaptive, config, stats, tradeoff
+from lib import adaptive, stats, tradeoff
 from lib.adaptive import ADAPTIVE, PUBLISHED
 from lib.claims import rules
 from lib.params import DataError
@@ -207,15 +207,3 @@ class TestForks:
         assert found.clean.to_dict() == pytest.approx({0.5: -0.02, 1: 0.04})
         assert found.robust.to_dict() == pytest.approx({0.5: -0.1, 1: -0.32})
         assert tradeoff.less_radii(forks[forks.fork != "ducat"]).empty
-
-
-def test_a_study_is_there_only_as_a_whole(project):
-    axes = {"studies": {"adaptive": ["pgd"]}, "seeds": [0, 1]}
-    paths = [config.folder("adaptive", profile="smoke", dataset="digits", method="pgd", seed=s) / "t.csv"
-             for s in (0, 1)]
-    found = []
-    for path in paths:
-        path.parent.mkdir(parents=True)
-        pd.DataFrame({"seed": [1]}).to_csv(path)
-        found.append(tradeoff.study("adaptive", "t.csv", "smoke", "digits", axes))
-    assert found[0] is None and len(found[1]) == 2

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import stats
 from lib.adaptive import ADAPTIVE, PUBLISHED
-from lib.claims.rules import INCONCLUSIVE, Claim, Evidence, judge
+from lib.claims.rules import INCONCLUSIVE, Claim, Evidence, judge, less
 
 EACH = "each method"  # the control of difference.csv: as many networks of one method, mean over the methods
 DUCAT, BASE = "pgd+ducat", "pgd"
@@ -25,8 +25,8 @@ def wider(values, images: int, others=0.0, others_images: int | None = None) -> 
     found, mean, other = stats.over_seeds(values - others, within=(-1, 1)), values.mean(), others.mean()
     low, high = stats.wilson(mean * images, images)
     o_low, o_high = stats.wilson(other * others_images, others_images) if others_images else (other, other)
-    ends = (mean - other - np.hypot(mean - low, o_high - other), mean - other + np.hypot(high - mean, other - o_low))
-    return {**found, "low": np.minimum(found["low"], ends[0]), "high": np.maximum(found["high"], ends[1]),
+    ends = less({"mean": mean, "low": low, "high": high}, {"mean": other, "low": o_low, "high": o_high})
+    return {**found, "low": np.minimum(found["low"], ends["low"]), "high": np.maximum(found["high"], ends["high"]),
             "images": int(images)}
 
 

@@ -7,22 +7,22 @@ from lib.claims.rules import Evidence
 from lib.config import folder, load
 
 STUDIES = ("removal", "temperature", "balance")  # of the class-wise paper
-TABLES = {  # what the claims read of the studies: name -> (stage, file)
+TABLES = {  # what claims and notebooks read of the studies: name -> (stage, file)
     **{study: (study, "per_sample.csv") for study in (*STUDIES, "trajectory", "perturbation")},
     "looks": ("trajectory", "looks.csv"), "sharpness": ("trajectory", "sharpness.csv"),
     "flatness": ("landscape", "flatness.csv"), "ablation": ("perturbation", "flatness.csv"),
-    "adaptive": ("adaptive", "per_sample.csv"), "forks": ("forks", "per_sample.csv"),
-    "activations": ("activations", "per_sample.csv"), "radii": ("activations", "radii.csv"),
-    "gates": ("gates", "ablations.csv"), "identities": ("gates", "identities.csv"),
-    "transplant": ("transplant", "per_sample.csv")}
+    "adaptive": ("adaptive", "per_sample.csv"), "sweeps": ("adaptive", "sweeps.csv"),
+    "forks": ("forks", "per_sample.csv"), "activations": ("activations", "per_sample.csv"),
+    "radii": ("activations", "radii.csv"), "gates": ("gates", "ablations.csv"),
+    "identities": ("gates", "identities.csv"), "transplant": ("transplant", "per_sample.csv")}
 JOINT = {name: ("failures", f"{name}.csv") for name in ("failing", "difference", "rescued")}  # of all runs of a set
 
 
 def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | None) -> Evidence:
     """Per-sample tables of all runs of `axes`, and of each study that has run (by hand, in `smoke`, perhaps none).
 
-    superclasses: the group of each class, or None. A table of `TABLES` is there if those of all
-    its runs are, one of `JOINT` if its file is.
+    superclasses: the group of each class, or None. A table of `TABLES` is there if those of all its runs are, one of
+    `JOINT` if its file is.
     """
     numbers, studies = load(profile, dataset).evaluate, {}
     for name, (stage, file) in TABLES.items():

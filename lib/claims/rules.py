@@ -121,13 +121,13 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> dict:
     if first.columns.equals(second.columns):
         both, images = stats.hierarchical(first - second), first.shape[1]
     else:
-        both, images = _less(*map(stats.hierarchical, (first, second))), first.shape[1] + second.shape[1]
+        both, images = less(*map(stats.hierarchical, (first, second))), first.shape[1] + second.shape[1]
     return {**found, "low": np.minimum(found["low"], both["low"]), "high": np.maximum(found["high"], both["high"]),
             "images": images}
 
 
-def _less(a: dict, b: dict) -> dict:
-    """The interval of a - b for two estimates from different images, whose errors add as squares."""
+def less(a: dict, b: dict) -> dict:
+    """The interval of a - b, low and high, for two estimates (mean, low, high) whose errors add as squares."""
     mean = a["mean"] - b["mean"]
     return {"low": mean - np.hypot(a["mean"] - a["low"], b["high"] - b["mean"]),
             "high": mean + np.hypot(a["high"] - a["mean"], b["mean"] - b["low"])}

@@ -49,7 +49,7 @@ CLAIMS = [
     Claim("S1", "PGD training raises accuracy in the worst case over all attacks tried",
           "READ: abstract of Madry et al. 2018, which says it of a wide range of attacks", "attacks",
           ("standard", "pgd"), robustness),
-    Claim("S2", "PGD training costs clean accuracy", "ours", "trade-off", ("standard", "pgd"), cost),
+    Claim("S2", "PGD training costs clean accuracy", "ours", "tradeoff", ("standard", "pgd"), cost),
     Claim("S3", "In the worst case over all attacks, the worst class of a PGD-trained network is worse than chance "
           "makes of equal classes", "ours", "classes", ("pgd",), unequal_classes),
     Claim("S4", "A PGD-trained network is more robust on training images than on test images", "ours", "main table",

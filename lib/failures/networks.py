@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib import attacks, compute, methods, train
-from lib.adaptive.protocols import ADAPTIVE, PUBLISHED, raw
+from lib import attacks, compute, train
+from lib.adaptive import ADAPTIVE, PUBLISHED, raw, trunk
 from lib.config import Config
 from lib.data import Dataset
 from lib.params import ConfigError, DataError
@@ -74,11 +74,8 @@ def networks(config: Config, axes: dict, dataset: Dataset, device: torch.device,
         if hasattr(net, "raw"):
             sources.append(Network(method, seed, PUBLISHED, raw(net)))
         sources.append(targets[-1])
-        trunk = run.folder("train") / "trunk.pt"
-        if hasattr(net, "raw") and trunk.exists():
-            before = train.initial(run, methods.build(run), dataset, device)
-            before.load_state_dict(torch.load(trunk, weights_only=True))
-            sources.append(Network(method, seed, TRUNK, before.eval()))
+        if (before := trunk(run, dataset, device)) is not None:
+            sources.append(Network(method, seed, TRUNK, before))
     return targets, sources
 
 

@@ -1,16 +1,15 @@
 """One classifier attacked by two protocols: accuracy under every attack, where examples end up, steps and radii."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from lib.figures.style import OKABE_ITO, WIDTH
+from lib.figures.style import OKABE_ITO, WIDTH, bars
 
 # The first protocol is a ring around the dot of the second, so that both are seen where they agree.
 PROTOCOLS = ({"color": OKABE_ITO[1], "marker": "o", "ms": 7.5, "mfc": "white", "mew": 1.4, "linestyle": "--"},
@@ -30,35 +29,41 @@ def protocol_accuracy(groups: Mapping[str, Mapping[str, Mapping[str, Mapping]]],
     """
     lines = sum(len(rows) + 1 for rows in groups.values())
     figure, ax = plt.subplots(figsize=(WIDTH, 0.7 + 0.178 * lines))
-    style, names, y = dict(zip(worst, PROTOCOLS, strict=True)), [], 0
-    for heading, rows in groups.items():
-        ax.text(-0.015, y, heading, weight="bold", fontsize=8, ha="right", va="center",
-                transform=ax.get_yaxis_transform())
-        for attack, found in rows.items():
-            y += 1
-            names.append((y, attack))
-            for protocol, each in found.items():
-                ax.errorbar(each["accuracy"], y, xerr=_bars(each), capsize=2, lw=1,
-                            zorder=3 + list(worst).index(protocol), **{**style[protocol], "linestyle": "none"})
-        y += 1.15
+    style = dict(zip(worst, PROTOCOLS, strict=True))
+    for y, found in _rows(ax, groups):
+        for protocol, each in found.items():
+            ax.errorbar(each["accuracy"], y, xerr=bars(each["accuracy"], each["low"], each["high"]), capsize=2, lw=1,
+                        zorder=3 + list(worst).index(protocol), **{**style[protocol], "linestyle": "none"})
     for protocol, each in worst.items():
         look = style[protocol]
         ax.axvline(each["accuracy"], color=look["color"], ls=look["linestyle"], lw=1.2, zorder=1)
         ax.axvspan(each["low"], each["high"], color=look["color"], alpha=0.12, lw=0, zorder=0)
-    ax.set_yticks([at for at, _ in names], [name for _, name in names], fontsize=8)
-    ax.set(xlim=(-0.02, 1.02), ylim=(y - 0.6, -0.6), xlabel="accuracy of the deployed classifier")
-    ax.tick_params(axis="y", length=0)
+    ax.set(xlim=(-0.02, 1.02), xlabel="accuracy of the deployed classifier")
     ax.grid(axis="y", visible=False)
-    ax.spines["left"].set_visible(False)
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(handles=[_handle(protocol, each, style[protocol]) for protocol, each in worst.items()],
                   loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
-def _bars(each: Mapping) -> np.ndarray:
-    """An interval as errorbar wants it; never below 0, whatever the last bit."""
-    return np.maximum([[each["accuracy"] - each["low"]], [each["high"] - each["accuracy"]]], 0)
+def _rows(ax: Axes, groups: Mapping[str, Mapping]) -> Iterator[tuple[float, Mapping | Sequence]]:
+    """Height and content of each row, to draw; writes the heading of each group, and in the end the names of the rows.
+
+    groups: heading -> name of a row -> its content.
+    """
+    names, y = [], 0
+    for heading, rows in groups.items():
+        ax.text(-0.015, y, heading, weight="bold", fontsize=8, ha="right", va="center",
+                transform=ax.get_yaxis_transform())
+        for name, content in rows.items():
+            y += 1
+            names.append((y, name))
+            yield y, content
+        y += 1.15
+    ax.set_yticks([at for at, _ in names], [name for _, name in names], fontsize=8)
+    ax.set(ylim=(y - 0.6, -0.6))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _handle(protocol: str, each: Mapping, look: Mapping) -> Line2D:
@@ -74,21 +79,10 @@ def raw_ends(groups: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
     """
     lines = sum(len(rows) + 1 for rows in groups.values())
     figure, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.23 * lines))
-    ticks, y = [], 0
-    for heading, rows in groups.items():
-        ax.text(-0.015, y, heading, weight="bold", fontsize=8, ha="right", va="center",
-                transform=ax.get_yaxis_transform())
-        for attack, shares in rows.items():
-            y += 1
-            ticks.append((y, attack))
-            _stack(ax, y, shares)
-        y += 1.15
-    ax.set_yticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=8)
-    ax.set(xlim=(0, 1), ylim=(y - 0.6, -0.6), xlabel="share of the images")
-    ax.tick_params(axis="y", length=0)
+    for y, shares in _rows(ax, groups):
+        _stack(ax, y, shares)
+    ax.set(xlim=(0, 1), xlabel="share of the images")
     ax.grid(visible=False)
-    ax.spines["left"].set_visible(False)
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(handles=[Patch(label=name, lw=0.8, **{"edgecolor": "white", **look})
                            for name, look in zip(names, ENDS, strict=True)],
                   loc="outside lower center", ncols=4, fontsize=8)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from lib.figures.style import OKABE_ITO, WIDTH, apart
+from lib.figures.style import OKABE_ITO, WIDTH, apart, bars, percent
 
 LOOKS = {"controls": ("black", "o"), "labels": (OKABE_ITO[1], "s"), "start": (OKABE_ITO[2], "^"),
          "adversary": (OKABE_ITO[3], "D"), "radius": (OKABE_ITO[0], "v")}
@@ -45,7 +45,7 @@ def fork_dumbbells(rows: pd.DataFrame, baseline: str, titles: Mapping[str, str])
     ax.set_yticks(list(places.values()), list(places))
     ax.set(xlabel="accuracy", ylim=(at - 0.2, -0.6), xlim=(min(-0.01, ax.get_xlim()[0]), 1.02))
     ax.grid(axis="y", visible=False)
-    ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.xaxis.set_major_formatter(FuncFormatter(percent))
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
@@ -78,7 +78,7 @@ def fork_trade_off(rows: pd.DataFrame, radius: Mapping[str, float], titles: Mapp
     ax.set(xlabel="clean accuracy", ylabel="worst case of both protocols")
     ax.margins(x=0.05)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(_percent))
+        axis.set_major_formatter(FuncFormatter(percent))
     _name(ax, rows)
     figure.legend(loc="outside lower center", ncols=5, fontsize=8)
     return figure
@@ -100,12 +100,5 @@ def _name(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _bars(row: pd.Series, measure: str) -> np.ndarray | None:
-    """The lengths of an interval on both sides, (2, 1); None without one."""
-    if np.isnan(row[f"{measure}_low"]):
-        return None
-    return np.array([[row[measure] - row[f"{measure}_low"]], [row[f"{measure}_high"] - row[measure]]]).clip(0)
-
-
-def _percent(value: float, _) -> str:
-    """A fraction in percent, with as many digits as it needs."""
-    return f"{round(100 * value, 1):g}%"
+    """`bars` of a measure of one network."""
+    return bars(row[measure], row[f"{measure}_low"], row[f"{measure}_high"])

@@ -67,6 +67,19 @@ def looks(methods: Sequence[str]) -> dict[str, dict]:
     return {m: look(m) for m in methods}
 
 
+def percent(value: float, _: int) -> str:
+    """A tick of an accuracy in percent, with as many digits as it needs; none outside 0 to 1. For `FuncFormatter`."""
+    return f"{abs(round(100 * value, 1)):g}%" if -1e-6 < value < 1 + 1e-6 else ""
+
+
+def bars(mean: float, low: float, high: float) -> np.ndarray | None:
+    """An interval as `errorbar` wants it: its lengths below and above the mean, (2, 1); None without one (nan).
+
+    Never below 0, whatever the last bit.
+    """
+    return None if np.isnan(low) else np.array([[mean - low], [high - mean]]).clip(0)
+
+
 def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
     """Write each text right of x at its height, moved apart where two would overlap.
 

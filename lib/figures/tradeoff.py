@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from lib.figures.style import WIDTH, apart, looks
+from lib.figures.style import WIDTH, apart, bars, looks, percent
 
 PROTOCOLS = {"as published": "white", "adaptive": None}  # the face of a marker; None: that of the line
 SIZES = {"as published": 6.5, "adaptive": 4}  # of markers: where both are one, a dot in a ring
@@ -47,7 +47,7 @@ def trade_off_map(points: Mapping[str, Mapping[str, Mapping[str, float]]], attac
         _equal_nrr(ax)
         ax.set_xlabel("clean accuracy")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(FuncFormatter(_percent))
+            axis.set_major_formatter(FuncFormatter(percent))
             axis.set_major_locator(MaxNLocator(5 if axis is ax.xaxis else 8, steps=[1, 2, 5, 10]))
     whole.set_ylabel(f"accuracy under {attack}")
     close.set_title("closer")
@@ -83,28 +83,18 @@ def _at(point: Mapping) -> tuple[float, float]:
     return tuple(p["mean"] if isinstance(p, Mapping) else p for p in (point["clean"], point["robust"]))
 
 
-def _percent(value: float, _: int) -> str:
-    """A tick of an accuracy; none outside 0 to 1."""
-    return f"{abs(round(100 * value, 1)):g}%" if -1e-6 < value < 1 + 1e-6 else ""
-
-
-def _errors(**axes: Mapping[str, float]) -> dict:
-    """Error bars of estimates, as keyword arguments; none for nan."""
-    return {f"{axis}err": np.array([[e["mean"] - e["low"]], [e["high"] - e["mean"]]]).clip(0)
-            for axis, e in axes.items() if not np.isnan(e["low"])}
-
-
 def _point(ax: Axes, point: Mapping[str, Mapping], look: Mapping, whole: bool) -> None:
     """One method, with bars; on the left also where it was attacked as published."""
     x, y = point["clean"], point["robust"]
-    bars = ax.errorbar(x["mean"], y["mean"], ms=5 if whole else 7, elinewidth=0.7, capsize=0, zorder=3,
-                       **{**look, "linestyle": "none"}, **_errors(x=x, y=y))
-    for bar in bars[2]:
+    xerr, yerr = (bars(p["mean"], p["low"], p["high"]) for p in (x, y))
+    *_, lines = ax.errorbar(x["mean"], y["mean"], xerr=xerr, yerr=yerr, ms=5 if whole else 7, elinewidth=0.7, capsize=0,
+                            zorder=3, **{**look, "linestyle": "none"})
+    for bar in lines:
         bar.set(alpha=0.45, zorder=2)
     if whole and "published" in point:
         was = point["published"]
-        ax.errorbar(x["mean"], was["mean"], ms=6, elinewidth=0.7, zorder=3, **_errors(y=was),
-                    **{**look, "linestyle": "none", "markerfacecolor": "white"})
+        ax.errorbar(x["mean"], was["mean"], yerr=bars(was["mean"], was["low"], was["high"]), ms=6, elinewidth=0.7,
+                    zorder=3, **{**look, "linestyle": "none", "markerfacecolor": "white"})
         ax.annotate("", (x["mean"], y["mean"]), (x["mean"], was["mean"]), arrowprops={
             "arrowstyle": "->", "color": look["color"], "shrinkA": 4, "shrinkB": 4, "lw": 1.2})
 
@@ -187,11 +177,10 @@ def protocol_pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]
         for place, each in enumerate(rows.values()):
             ax.plot([each[p][0] for p in PROTOCOLS], [place] * 2, color=look["color"], lw=1.2, zorder=1)
             for protocol, face in PROTOCOLS.items():
-                ends = _errors(x=dict(zip(("mean", "low", "high"), each[protocol], strict=True)))
-                ax.errorbar(each[protocol][0], place, marker="o", ms=SIZES[protocol], color=look["color"],
-                            elinewidth=0.7, mfc=face or look["color"], **ends)
+                ax.errorbar(each[protocol][0], place, xerr=bars(*each[protocol]), marker="o", ms=SIZES[protocol],
+                            color=look["color"], elinewidth=0.7, mfc=face or look["color"])
         ax.set_title(method, fontsize=8.5)
-        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+        ax.xaxis.set_major_formatter(FuncFormatter(percent))
         ax.grid(axis="y", visible=False)
     first = next(iter(pairs.values()))
     panels[0, 0].set(yticks=range(len(first)), yticklabels=list(first), xlim=(-0.03, 1.03),
@@ -232,7 +221,7 @@ def protocol_sweeps(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
             ax.xaxis.set_major_locator(FixedLocator(value))
             ax.xaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.yaxis.set_major_formatter(FuncFormatter(_percent))
+            ax.yaxis.set_major_formatter(FuncFormatter(percent))
             if ax in panels[-1]:
                 ax.set_xlabel(title)
         line[0].set_title(method, fontsize=9)
