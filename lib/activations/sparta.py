@@ -25,11 +25,11 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from lib.activations import Learned
-from lib.params import ConfigError, known
+from lib.activations._parts import hidden, whole
+from lib.params import known
 
 CONTEXTS = ("spatial", "full", "pooled", "map", "bias", "none", "agnostic")
 FORMS = ("gate", "relu", "threshold", "add")
-HIDDEN = 8  # at least so many channels between W1 and W2
 ALONE = 4   # hidden channels of `agnostic`
 
 
@@ -64,27 +64,27 @@ class Spatial(nn.Sequential):
     """g of the default: each channel's neighbourhood, then across channels (N, C, H, W) -> (N, outputs, H, W)."""
 
     def __init__(self, channels: int, outputs: int, kernel: int, reduction: int):
-        hidden = max(HIDDEN, channels // reduction)
+        between = hidden(channels, reduction, "sparta.reduction")
         look = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
-        super().__init__(look, nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, outputs, 1))
+        super().__init__(look, nn.Conv2d(channels, between, 1), nn.SiLU(), nn.Conv2d(between, outputs, 1))
 
 
 class Full(nn.Sequential):
     """g of two k x k convolutions across channels."""
 
     def __init__(self, channels: int, outputs: int, kernel: int, reduction: int):
-        hidden, padding = max(HIDDEN, channels // reduction), kernel // 2
-        super().__init__(nn.Conv2d(channels, hidden, kernel, padding=padding), nn.SiLU(),
-                         nn.Conv2d(hidden, outputs, kernel, padding=padding))
+        between, padding = hidden(channels, reduction, "sparta.reduction"), kernel // 2
+        super().__init__(nn.Conv2d(channels, between, kernel, padding=padding), nn.SiLU(),
+                         nn.Conv2d(between, outputs, kernel, padding=padding))
 
 
 class Pooled(nn.Sequential):
     """g of the means of the channels, the same at every position: depends on the image, not on the place."""
 
     def __init__(self, channels: int, outputs: int, kernel: int, reduction: int):
-        hidden = max(HIDDEN, channels // reduction)
-        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, hidden, 1), nn.SiLU(),
-                         nn.Conv2d(hidden, outputs, 1))
+        between = hidden(channels, reduction, "sparta.reduction")
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, between, 1), nn.SiLU(),
+                         nn.Conv2d(between, outputs, 1))
 
 
 class Agnostic(nn.Module):
@@ -143,10 +143,7 @@ def activation(channels: int, *, form: str, context: str, slope: bool, one_map: 
     gate for all channels. kernel: k, odd. reduction: channels over hidden channels.
     """
     known("context", context, CONTEXTS, "knobs.sparta of params.yaml")
-    for name, value in (("kernel", kernel), ("reduction", reduction)):
-        if not isinstance(value, int) or value < 1 or name == "kernel" and value % 2 == 0:
-            raise ConfigError(f"knobs.sparta.{name} in params.yaml is {value!r}: it has to be a whole number above 0"
-                              + " and odd" * (name == "kernel"))
+    whole("sparta.kernel", kernel, odd=True)
     networks = {"spatial": Spatial, "full": Full, "pooled": Pooled}
     if context in networks:
         g = networks[context](channels, 1 if one_map else channels, kernel, reduction)
