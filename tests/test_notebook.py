@@ -69,7 +69,7 @@ def test_a_failing_cell_is_the_last_line_and_the_partial_copy_stays(project, sta
     process = stage("print('so far')\nraise OSError(28, 'No space left on device')")
     out, error = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "stage 1/187  data@default-digits" in out and "so far" in out
+    assert "stage 1/216  data@default-digits" in out and "so far" in out
     assert error.splitlines()[-1].startswith("01_data.ipynb, cell 3: OSError: [Errno 28] No space left on device")
     assert "Traceback" not in error
     kept = nbformat.read(project / STAGE / "01_data.ipynb", 4)

@@ -5,12 +5,14 @@ import json
 import pytest
 
 from lib import stages
+from lib.params import ConfigError
 
-AGGREGATED = {"classwise", "relations", "page", "gap", "failures", "tradeoff"}  # of all methods and seeds
+AGGREGATED = {"classwise", "relations", "page", "gap", "failures", "tradeoff", "gating"}  # of all methods and seeds
 DRAWN = AGGREGATED - {"failures"}  # with the figures' code
-JUDGED = {"page", "gap", "tradeoff", "report"}  # with claims
+JUDGED = {"page", "gap", "tradeoff", "gating", "report"}  # with claims
 LONG = {"trajectory", "perturbation"}  # of the AWP paper
-EVALUATED = AGGREGATED | LONG | {"attack", "parity", "removal", "temperature", "balance", "adaptive", "forks", "report"}
+EVALUATED = AGGREGATED | LONG | {"attack", "parity", "removal", "temperature", "balance", "adaptive", "forks",
+                                 "activations", "gates", "transplant", "report"}
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ def stale(project):
 
 def test_instances_are_those_of_dvc(stale):
     names = list(stale.instances)
-    runs, studies = 16 * 3, (5 + 4 + 1 + 1 + 5 + 1 + 8 + 1) * 3  # one for each method
-    assert len(names) == 1 + 2 * runs + len(AGGREGATED) + studies + 1 + 4 + 1
+    runs, studies = 18 * 3, (5 + 4 + 1 + 1 + 5 + 1 + 8 + 1 + 2 + 2 + 1) * 3  # one for each method
+    assert len(names) == 1 + 2 * runs + len(AGGREGATED) + studies + 1 + 5 + 1
     assert names[1] == "train@default-digits-standard-0" and names[-1] == "report@default"
 
 
@@ -71,10 +73,43 @@ def test_a_method_reruns_only_itself(project, edit, stale, file, before, after):
     edit(project / file, before, after)
     stages._imports.cache_clear()
     changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances[i.name]}
-    uses = {"pgd", "pgd+awp", "pgd+ema", "pgd+he", "pgd+cfa", "pgd+balanced", "pgd+ducat"}
+    uses = {"pgd", "pgd+awp", "pgd+ema", "pgd+he", "pgd+cfa", "pgd+balanced", "pgd+ducat", "pgd+silu", "pgd+sparta"}
     assert {n for n in changed if n.startswith("train@")} == {f"train@default-digits-{m}-{s}" for m in uses
                                                               for s in range(3)}
     assert not any("standard" in name or "trades" in name for name in changed)
+
+
+@pytest.mark.parametrize(("file", "before", "after"), [
+    ("lib/activations/sparta.py", "F.relu(x) * 2", "F.relu(x) * 3"),
+    ("params.yaml", "kernel: 3, reduction: 16}", "kernel: 5, reduction: 16}"),
+])
+def test_an_activation_reruns_what_uses_it(project, edit, stale, file, before, after):
+    edit(project / file, before, after)
+    changed = {i.name for i in stages.instances() if json.dumps(stages.describe(i)) != stale.instances[i.name]}
+    assert {n for n in changed if n.startswith(("train@", "attack@"))} == {
+        f"{stage}@default-digits-pgd+sparta-{s}" for stage in ("train", "attack") for s in range(3)}
+    assert {"activations@default-digits-pgd-0", "activations@default-digits-standard-0", "gates@default-digits-pgd-0",
+            "transplant@default-digits-pgd-0", "papers@default-sparta"} <= changed
+
+
+def test_the_activation_of_the_networks_is_hashed_too(project, edit, stale):
+    edit(project / "params.yaml", "width: 16, activation: relu", "width: 16, activation: elu")
+    found = {i.name: stages.describe(i) for i in stages.instances() if i.name == "train@default-digits-pgd-0"}
+    modules = found["train@default-digits-pgd-0"]["modules"]
+    assert "lib.activations.elu" in modules and "lib.activations.relu" not in modules
+
+
+def test_a_new_activation_is_one_file(project, edit):
+    (project / "lib/activations/mine.py").write_text("def activation(channels, *, steep):\n    return None\n")
+    edit(project / "params.yaml", "methods: [standard, pgd, ", "methods: [standard, pgd, pgd+mine, ")
+    edit(project / "params.yaml", "  standard: {}", "  standard: {}\n  mine: {steep: 2}")
+    stages.write("default")
+    file = json.loads((project / "results/default/code/train/digits/pgd+mine/0.json").read_text())
+    assert {"lib.activations.mine", "lib.methods.pgd"} <= set(file["modules"])
+    assert file["config"]["digits"]["knobs"]["mine"] == {"steep": 2}
+    edit(project / "params.yaml", "  mine: {steep: 2}", "  mine: {steeper: 2}")
+    with pytest.raises(ConfigError, match="unknown knob 'steeper' in knobs.mine of params.yaml .did you mean 'steep'"):
+        stages.write("default")
 
 
 def test_a_new_method_is_one_file_and_two_entries(project, edit):

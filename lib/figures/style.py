@@ -18,7 +18,8 @@ OBJECTIVES = ("standard", "pgd", "trades", "mart")
 # Looks that do not go by the place in a list. Colour-blind readers can tell the dark brown from the other eight.
 FIXED = {**{m: {"color": OKABE_ITO[i], "marker": MARKERS[i]} for i, m in enumerate(OBJECTIVES)},
          "consistency": {"color": "#663300", "marker": "<"}}
-VARIANTS = {"awp": {"linestyle": "--", "markerfacecolor": "white"}, "ducat": {"linestyle": ":", "marker": "h"}}
+VARIANTS = {"awp": {"linestyle": "--", "markerfacecolor": "white"}, "ducat": {"linestyle": ":", "marker": "h"},
+            "silu": {"linestyle": "-.", "marker": "p"}, "sparta": {"linestyle": "-.", "marker": "*"}}
 WIDTH = 7.0  # inches: a page's text width
 
 
@@ -48,7 +49,7 @@ def looks(methods: Sequence[str]) -> dict[str, dict]:
     """Colour and marker of each method, as keyword arguments for `plot`.
 
     An objective looks the same in every figure, and so do its variants: with AWP a dashed line and a white marker, with
-    DUCAT a dotted line and a hexagon. The rest go by their place in the list.
+    DUCAT a dotted line and a hexagon, with SiLU or Sparta dots and dashes. The rest go by their place in the list.
     """
     def parts(method: str) -> tuple[str, str]:
         """What a method is a variant of, and the add-on; or nothing."""
