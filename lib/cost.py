@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,10 @@ LATE = 1 - 1e-6  # the share of training that is done: past every warm-up but on
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes through the network in one training step: forward, and backward to the image alone or to the weights."""
+    """Passes through the network in one training step: forward, and backward to the image alone or to the weights.
+
+    One of more images than the batch has, as of two views or of x and x' together, counts as so many.
+    """
 
     forward: int = 0
     image: int = 0
@@ -44,7 +48,7 @@ def passes(config: Config, dataset: Dataset, device: torch.device) -> Passes:
     """Counts the passes of one step of `config.method`, on a batch of training images, late in training."""
     step, model = _stepper(config, dataset, device)
     step(0.0)  # what add-ons gather in the first epoch is there
-    with _counted(model) as counts:
+    with _counted(model, min(config.train.batch_size, len(dataset.train))) as counts:
         step(LATE)
     return Passes(**counts)
 
@@ -61,32 +65,29 @@ def _stepper(config: Config, dataset: Dataset, device: torch.device) -> tuple[Ca
 
 
 @contextmanager
-def _counted(model: nn.Module):
-    """Counts passes while it is open: forward where the network is called; backward, of which kind, where gradients
-    come to its first convolution: for its weight, or only for what goes into it.
+def _counted(model: nn.Module, batch: int):
+    """Counts passes of `batch` images while it is open, at the network's first convolution, which all images go
+    through: forward, and backward, of which kind, where its gradients come: for its weight, or only for what goes
+    into it.
     """
     counts = {"forward": 0, "image": 0, "weights": 0}
 
     def forward(module, arguments, output):
-        """A forward pass."""
-        counts["forward"] += 1
-
-    def first(module, arguments, output):
-        """Watches the backward pass through the first convolution."""
+        """A forward pass; watches for the way back."""
+        counts["forward"] += len(output) // batch
         if output.grad_fn is not None:
-            output.grad_fn.register_hook(backward)
+            output.grad_fn.register_hook(partial(backward, len(output) // batch))
 
-    def backward(gradients, outputs):
+    def backward(passes, gradients, outputs):
         """A backward pass: gradients of the convolution's input, weight and bias, None where they are not computed."""
-        counts["weights" if gradients[1] is not None else "image"] += 1
+        counts["weights" if gradients[1] is not None else "image"] += passes
 
     convolution = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    hooks = [model.register_forward_hook(forward), convolution.register_forward_hook(first)]
+    hook = convolution.register_forward_hook(forward)
     try:
         yield counts
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
 
 
 def seconds(configs: Sequence[Config], dataset: Dataset, device: torch.device, repeats: int = 30) -> np.ndarray:
