@@ -186,34 +186,36 @@ def first_sites(network: nn.Module, x: Tensor) -> list[Site]:
     return [found[size] for size in sorted(found, reverse=True) if size > 1][:2]
 
 
-def strongest_channel(network: nn.Module, name: str, x: Tensor) -> int:
-    """The channel of a site with the largest mean output over images x: a choice that looks at no test image."""
-    return int(features(network, name, x)[1].mean((0, 2, 3)).argmax())
+def strongest_channel(networks: Mapping[str, nn.Module], name: str, x: Tensor) -> int:
+    """The channel of a site with the largest mean output over images x, as a share of the site's largest, summed over
+    the networks. They began with the same weights, so that a channel is the same one in all.
+    """
+    means = [features(network, name, x)[1].mean((0, 2, 3)) for network in networks.values()]
+    return int(sum(mean / mean.abs().max().clamp_min(TINY) for mean in means).argmax())
 
 
 def pictures(config: Config, networks: Mapping[str, nn.Module], shown: Examples,
              dataset: Dataset) -> dict[str, np.ndarray]:
     """What the gates look like: the arrays of pictures.npz, of the first P = `config.gates.pictures` images.
 
-    activations: (A,), those of `SHOWN`. labels: (P,). sites: (S,) names, see `first_sites`. channels: (A, S), by
+    activations: (A,), those of `SHOWN`. labels: (P,). sites: (S,) names, see `first_sites`. channels: (S,), by
     `strongest_channel` on training images. attacked: (A, P, H, W[, 3]), the examples of each network. inputs:
     (P, 2, H, W[, 3]), the images and the examples of the last network. gates_<s>: (A, P, 2, h, w), in [0, 1], of the
     channel at site s: for the image, and for the network's own example.
     """
-    names = [name for name in SHOWN if name in networks]
+    networks = {name: networks[name] for name in SHOWN if name in networks}
     few, seen = slice(config.gates.pictures), dataset.train.first(config.evaluate.training_images).floats()[0]
-    attacked = np.stack([_image(shown.attacked[name][few]) for name in names])
-    found = {"activations": np.array(names), "labels": shown.y[few].cpu().numpy(), "attacked": attacked,
+    attacked = np.stack([_image(shown.attacked[name][few]) for name in networks])
+    sites = [site.name for site in first_sites(next(iter(networks.values())), shown.x)]
+    channels = [strongest_channel(networks, site, seen) for site in sites]
+    found = {"activations": np.array(list(networks)), "labels": shown.y[few].cpu().numpy(), "sites": np.array(sites),
+             "channels": np.array(channels), "attacked": attacked,
              "inputs": np.stack([_image(shown.x[few]), attacked[-1]], 1)}
-    sites = first_sites(networks[names[0]], shown.x)
-    found["sites"] = np.array([site.name for site in sites])
-    found["channels"] = np.array([[strongest_channel(networks[name], site.name, seen) for site in sites]
-                                  for name in names])
-    for s, site in enumerate(sites):
+    for s, (site, channel) in enumerate(zip(sites, channels, strict=True)):
         maps = []
-        for name, channel in zip(names, found["channels"][:, s], strict=True):
-            module = networks[name].get_submodule(site.name)
-            pair = [gate(module, features(networks[name], site.name, x[few])[0])[:, channel]
+        for name, network in networks.items():
+            module = network.get_submodule(site)
+            pair = [gate(module, features(network, site, x[few])[0])[:, channel]
                     for x in (shown.x, shown.attacked[name])]
             maps.append(torch.stack(pair, 1).cpu().numpy())
         found[f"gates_{s}"] = np.stack(maps)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.activations.sparta import Bias, Constant, Sparta
+from lib.activations.swish import Swish
 from lib.config import Config
 from lib.gating.ablations import gated
 from lib.gating.gates import features
@@ -38,13 +39,13 @@ def table(config: Config, network: nn.Module, x: Tensor) -> pd.DataFrame:
 def related(module: Sparta, x: Tensor) -> dict[str, tuple[Tensor, Tensor, float]]:
     """Identity -> both its sides at features x, and how far apart they may be. `module` is of the default form."""
     zero, slope, rounding = Constant(x.new_zeros(())), module.slope.detach(), ROUNDING * x.abs().max().item()
-    cut, bias = copy.deepcopy(module), Bias(len(slope)).to(x.device)
+    cut, bias, swish = copy.deepcopy(module), Bias(len(slope)).to(x.device), Swish(len(slope)).to(x.device)
     last = [part for part in cut.g.modules() if isinstance(part, nn.Conv2d)][-1]
     with torch.no_grad():
         last.weight.zero_()
         bias.bias.copy_(last.bias)
-    swish = x * torch.sigmoid(slope[:, None, None] * x)
-    return {"g = 0: Swish": (Sparta(slope, zero)(x), swish, rounding),
+        swish.slope.copy_(slope)
+    return {"g = 0: Swish": (Sparta(slope, zero)(x), swish(x), rounding),
             "g = 0, slope 1: SiLU": (Sparta(torch.ones_like(slope), zero)(x), F.silu(x), rounding),
             f"g = 0, slope {STEEP:g}: ReLU": (Sparta(torch.full_like(slope, STEEP), zero)(x), F.relu(x),
                                               RELU_GAP / STEEP + rounding),
