@@ -4,19 +4,23 @@ In forward-equivalents a forward pass counts 1, the gradient of the input alone 
 weights 2, since it computes the gradients of the layers' inputs and of their weights. So PGD training with K steps
 takes 2K + 3, and AWP 3 more: of 10 steps, 3 in 23. The code of AWP's authors computes gradients of the weights in its
 PGD too: by our count 35 for a step of theirs, so 3 in 35, or 8.6 %; in their logs an epoch takes 8 to 11 % longer.
+
+An activation adds no pass: it makes each dearer. What a pass costs is in `parameters` and `flops`, and in the seconds.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from lib import compute, methods, train
+from lib import attacks, compute, methods, train
 from lib.config import Config
 from lib.data import Dataset
 
@@ -25,7 +29,10 @@ LATE = 1 - 1e-6  # the share of training that is done: past every warm-up but on
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes through the network in one training step: forward, and backward to the image alone or to the weights."""
+    """Passes through the network in one training step: forward, and backward to the image alone or to the weights.
+
+    One of more images than the batch has, as of two views or of x and x' together, counts as so many.
+    """
 
     forward: int = 0
     image: int = 0
@@ -41,7 +48,7 @@ def passes(config: Config, dataset: Dataset, device: torch.device) -> Passes:
     """Counts the passes of one step of `config.method`, on a batch of training images, late in training."""
     step, model = _stepper(config, dataset, device)
     step(0.0)  # what add-ons gather in the first epoch is there
-    with _counted(model) as counts:
+    with _counted(model, min(config.train.batch_size, len(dataset.train))) as counts:
         step(LATE)
     return Passes(**counts)
 
@@ -58,32 +65,29 @@ def _stepper(config: Config, dataset: Dataset, device: torch.device) -> tuple[Ca
 
 
 @contextmanager
-def _counted(model: nn.Module):
-    """Counts passes while it is open: forward where the network is called; backward, of which kind, where gradients
-    come to its first convolution: for its weight, or only for what goes into it.
+def _counted(model: nn.Module, batch: int):
+    """Counts passes of `batch` images while it is open, at the network's first convolution, which all images go
+    through: forward, and backward, of which kind, where its gradients come: for its weight, or only for what goes
+    into it.
     """
     counts = {"forward": 0, "image": 0, "weights": 0}
 
     def forward(module, arguments, output):
-        """A forward pass."""
-        counts["forward"] += 1
-
-    def first(module, arguments, output):
-        """Watches the backward pass through the first convolution."""
+        """A forward pass; watches for the way back."""
+        counts["forward"] += len(output) // batch
         if output.grad_fn is not None:
-            output.grad_fn.register_hook(backward)
+            output.grad_fn.register_hook(partial(backward, len(output) // batch))
 
-    def backward(gradients, outputs):
+    def backward(passes, gradients, outputs):
         """A backward pass: gradients of the convolution's input, weight and bias, None where they are not computed."""
-        counts["weights" if gradients[1] is not None else "image"] += 1
+        counts["weights" if gradients[1] is not None else "image"] += passes
 
     convolution = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    hooks = [model.register_forward_hook(forward), convolution.register_forward_hook(first)]
+    hook = convolution.register_forward_hook(forward)
     try:
         yield counts
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
 
 
 def seconds(configs: Sequence[Config], dataset: Dataset, device: torch.device, repeats: int = 30) -> np.ndarray:
@@ -108,6 +112,23 @@ def seconds(configs: Sequence[Config], dataset: Dataset, device: torch.device, r
     return found
 
 
+def parameters(model: nn.Module) -> int:
+    """How many parameters the model has, fixed ones too."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def flops(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Floating point operations of one forward pass of one image of this shape, in eval mode, by torch's counter.
+
+    Those of convolutions and matrix products, two for a multiplication and its addition. Elementwise work, in which
+    many activations do all of theirs, poolings and BatchNorm are not in it.
+    """
+    counter, device = FlopCounterMode(display=False), next(model.parameters()).device
+    with attacks.under_attack(model), torch.no_grad(), counter:
+        model(torch.zeros(1, *shape, device=device))
+    return counter.get_total_flops()
+
+
 def base(spec: str) -> str:
     """The spec without its add-ons: what an overhead is over."""
     return spec.split("+")[0]
@@ -119,14 +140,15 @@ def table(config: Config, specs: Sequence[str], dataset: Dataset, device: torch.
 
     Columns: method; forward, backward_image, backward_weights and equivalents, as in `Passes`; predicted, the share of
     forward-equivalents over the objective's; ms, the median of a step, with _low and _high (quartiles); measured, the
-    same share of seconds, the median over rounds of `seconds`, with _low and _high (quartiles). nan for an objective.
+    same share of seconds, the median over rounds of `seconds`, with _low and _high (quartiles), nan for an objective;
+    parameters and flops, as in the functions of these names, of the network that is trained.
     """
     every = list(dict.fromkeys(name for spec in specs for name in (base(spec), spec)))
     runs = [replace(config, method=spec) for spec in every]
     counts = {spec: passes(run, dataset, device) for spec, run in zip(every, runs, strict=True)}
     times = dict(zip(every, seconds(runs, dataset, device, repeats), strict=True))
     rows = []
-    for spec in every:
+    for spec, run in zip(every, runs, strict=True):
         count, alone = counts[spec], base(spec) == spec
         more = np.full(repeats, np.nan) if alone else times[spec] / times[base(spec)] - 1
         row = {"method": spec, "forward": count.forward, "backward_image": count.image,
@@ -134,12 +156,16 @@ def table(config: Config, specs: Sequence[str], dataset: Dataset, device: torch.
                "predicted": np.nan if alone else count.equivalents / counts[base(spec)].equivalents - 1}
         for name, values in (("ms", 1000 * times[spec]), ("measured", more)):
             row |= dict(zip((f"{name}_low", name, f"{name}_high"), np.quantile(values, [0.25, 0.5, 0.75]), strict=True))
+        model = train.initial(run, methods.build(run), dataset, device)
+        row |= {"parameters": parameters(model), "flops": flops(model, dataset.shape)}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def shown(table: pd.DataFrame) -> str:
-    """`table` as text, with quartiles in brackets and `equivalents` in forward passes."""
+    """`table` as text, with quartiles in brackets, `equivalents` in forward passes and flops in millions; and a line on
+    what these are.
+    """
     def share(value: float) -> str:
         """An overhead in percent."""
         return "" if np.isnan(value) else f"{value:+.0%}"
@@ -150,5 +176,8 @@ def shown(table: pd.DataFrame) -> str:
                                                                           strict=True)]
     text["measured"] = [share(m) and f"{share(m)} [{share(a)}, {share(b)}]" for a, m, b in zip(
         table.measured_low, table.measured, table.measured_high, strict=True)]
+    text["parameters"] = [f"{count:,}" for count in table.parameters]
+    text["Mflop"] = [f"{count / 1e6:,.2f}" for count in table.flops]
     text.columns = [name.replace("_", " ") for name in text.columns]
-    return text.to_string(index=False)
+    return (text.to_string(index=False) + "\nMflop: millions of operations of a forward pass of one image, in "
+            "convolutions and matrix products; elementwise work is not in it")

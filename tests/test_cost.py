@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lib import __main__, compute, cost, methods, train
 from lib.cost import Passes
@@ -42,7 +43,10 @@ def test_what_awp_adds(cfg, digits, knobs, more):
     ("trades", Passes(1 + 4 + 2, 4, 2)),       # the prediction for x; the attack; both in the loss
     ("trades+awp", Passes(1 + 4 + 4, 4, 4)), ("mart", Passes(4 + 2, 4, 2)), ("mart+awp", Passes(4 + 4, 4, 4)),
     ("pgd+ema", Passes(5, 4, 1)), ("pgd+he", Passes(5, 4, 1)), ("pgd+cfa", Passes(5, 4, 1)),
-    ("pgd+balanced+awp", Passes(6, 4, 2)),
+    ("pgd+balanced+awp", Passes(6, 4, 2)), ("consistency", Passes(10, 8, 2)),   # two views of each image
+    ("pgd+ducat", Passes(4 + 2, 4, 2)), ("trades+ducat", Passes(1 + 4 + 2, 4, 2)),  # x and x' in one pass
+    ("pgd+sparta", Passes(5, 4, 1)), ("pgd+awp+frelu", Passes(6, 4, 2)),
+    ("standard+denoising", Passes(1, 0, 1)),  # an activation adds no pass
 ])
 def test_other_methods(cfg, digits, spec, expected):
     assert counted(cfg, digits, spec) == expected
@@ -51,13 +55,13 @@ def test_other_methods(cfg, digits, spec, expected):
 def test_a_backward_pass_to_image_and_weights_reaches_weights(cfg, digits, model):
     """As the attack in the code of AWP's authors does it, whose gradients of the weights nobody uses."""
     x, y = digits.train.first(8).floats()
-    with cost._counted(model) as counts:
+    with cost._counted(model, 8) as counts:
         torch.nn.functional.cross_entropy(model(x.requires_grad_()), y).backward()
         with torch.no_grad():
             model(x)
     assert counts == {"forward": 2, "image": 0, "weights": 1}
     model(x)
-    assert counts["forward"] == 2  # the hooks are gone
+    assert counts["forward"] == 2  # the hook is gone
 
 
 def test_counting_changes_nothing(cfg, digits, model):
@@ -67,7 +71,7 @@ def test_counting_changes_nothing(cfg, digits, model):
         run = replace(cfg, method="pgd+awp", knobs={**cfg.knobs, "awp": AWP})
         step, network = cost._stepper(run, digits, CPU)
         if watched:
-            with cost._counted(network):
+            with cost._counted(network, 64):
                 step(cost.LATE)
         else:
             step(cost.LATE)
@@ -106,6 +110,59 @@ def test_the_table_compares_with_the_objective(cfg, digits, monkeypatch):
     assert [row.measured_low, row.measured, row.measured_high] == pytest.approx([0.1, 0.1, 0.1])
     text = cost.shown(table.reset_index())
     assert re.search(r"pgd\+awp +9 +7 +2 +20 +\+18% +2200\.0 \[2000\.0, 2400\.0\] +\+10% \[\+10%, \+10%\]", text)
+
+
+SITES = [(16, 64), (16, 64), (32, 16), (32, 16), (128, 1)]  # channels and positions in small_cnn of width 16 on digits
+
+
+def of_activation(name):
+    """Parameters and flops that an activation of these has in small_cnn, counted by hand."""
+    c, at = np.array(SITES).T
+    h = np.maximum(8, c // 16)
+    weights = {"relu": 0 * c, "silu": 0 * c, "simam": 0 * c, "swish": c, "frelu": 9 * c + 2 * c,
+               "se": 2 * c * h, "sparta": 9 * c + 2 * c * h + h + c + c, "denoising": 2 * c * c + 2 * c}
+    work = {**dict.fromkeys(["relu", "silu", "simam", "swish"], 0 * c), "frelu": 9 * c * at, "se": 2 * c * h,
+            "sparta": (9 * c + 2 * c * h) * at,
+            "denoising": 2 * c * c * at + (c // 2 + c) * at**2}  # theta, phi and W; then A and the means
+    return weights[name].sum(), 2 * work[name].sum()
+
+
+@pytest.mark.parametrize("name", ["relu", "silu", "simam", "swish", "frelu", "se", "sparta", "denoising"])
+def test_parameters_and_flops(cfg, digits, name):
+    run = replace(cfg, method=f"pgd+{name}")
+    model = train.initial(run, methods.build(run), digits, CPU).train()
+    before = train.snapshot(model)
+    convolutions = [9 * 1 * 16 * 64, 9 * 16 * 16 * 64, 9 * 16 * 32 * 16, 9 * 32 * 32 * 16]
+    weights, work = of_activation(name)
+    assert cost.flops(model, digits.shape) == 2 * (sum(convolutions) + 128 * 128 + 128 * 10) + work
+    plain = 9 * (16 + 16 * 16 + 16 * 32 + 32 * 32) + 2 * (16 + 16 + 32 + 32) + 129 * 128 + 129 * 10
+    assert cost.parameters(model) == plain + weights
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(module.training for module in model.modules()) and model[1].head.weight.requires_grad
+    assert isinstance(cost.flops(model, digits.shape), int) and isinstance(cost.parameters(model), int)
+
+
+def test_parameters_count_fixed_ones(model):
+    every = cost.parameters(model)
+    model[1].head.requires_grad_(False)
+    assert cost.parameters(model) == every > 0
+
+
+def test_flops_are_of_the_network_that_trains(cfg, digits, monkeypatch):
+    """DUCAT's has twice the outputs, and what acts on the gradient alone changes nothing."""
+    monkeypatch.setattr(cost, "seconds", lambda runs, *more: np.ones((len(runs), 2)))
+    table = cost.table(cfg, ["pgd+ducat", "pgd+awp", "pgd+silu", "pgd+sparta"], digits, CPU, repeats=2)
+    table = table.set_index("method")
+    assert list(table.columns[-2:]) == ["parameters", "flops"] and table.flops["pgd"] == 791_040
+    assert table.flops["pgd+ducat"] - table.flops["pgd"] == 2 * 128 * 10
+    assert table.parameters["pgd+ducat"] - table.parameters["pgd"] == 129 * 10
+    same = ["pgd", "pgd+awp", "pgd+silu"]
+    assert table.flops[same].nunique() == table.parameters[same].nunique() == 1
+    assert table.predicted["pgd+silu"] == table.predicted["pgd+sparta"] == 0
+    assert cost.flops(nn.Conv2d(2, 3, 3), (2, 6, 5)) == 2 * 9 * 2 * 3 * 4 * 3  # so many multiplications and additions
+    text = cost.shown(table.reset_index())
+    assert re.search(r"\n +pgd .* 34,266 +0\.79\n", text) and re.search(r"\npgd\+sparta .* 40,354 +0\.95\n", text)
+    assert "Mflop: millions of operations" in text and text.endswith("elementwise work is not in it")
 
 
 def test_seconds_are_of_real_steps(cfg, digits):

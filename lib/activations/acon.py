@@ -1,10 +1,11 @@
 """Meta-ACON (Ma et al. 2021, "Activate or not"): from a line to a bent one, as each channel of each image decides.
 
-(p - q) x sigmoid(beta (p - q) x) + q x; p and q are learned for each channel. beta = sigmoid(BN W2 BN (W1 m + c1) + c2)
-of the channels' means m over H and W, through max(r, channels / r) hidden channels: 0 gives a line, a large one the
-larger of two. As in the authors' code, with their first values: p and q from a normal distribution, so every channel
-begins with lines of its own. The BatchNorms normalise over the images of the batch in train mode; a training attack in
-eval mode meets their running statistics. Ours: of a single image in train mode they do so too (theirs raise an error).
+(p - q) x sigmoid(beta (p - q) x) + q x; p and q are learned for each channel. beta = sigmoid(BN W2 BN W1 m) of the
+channels' means m over H and W, through max(r, channels / r) hidden channels: 0 gives a line, a large one the larger of
+two. As in the authors' code, with their first values: p and q from a normal distribution, so every channel begins with
+lines of its own. The BatchNorms normalise over the images of the batch in train mode; a training attack in eval mode
+meets their running statistics. Ours: of a single image in train mode they meet them too (theirs raise an error), and W1
+and W2 have no biases, since the BatchNorms take them away.
 """
 
 import torch
@@ -20,8 +21,9 @@ class MetaACON(Learned):
     def __init__(self, channels: int, between: int):
         super().__init__()
         self.p, self.q = nn.Parameter(torch.randn(channels)), nn.Parameter(torch.randn(channels))
-        self.beta = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, between, 1), BatchNorm(between),
-                                  nn.Conv2d(between, channels, 1), BatchNorm(channels), nn.Sigmoid())
+        self.beta = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, between, 1, bias=False),
+                                  BatchNorm(between), nn.Conv2d(between, channels, 1, bias=False),
+                                  BatchNorm(channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, C, H, W) of the same shape."""
