@@ -52,7 +52,7 @@ def gates(detached=0.7, difference=1e-7):
     """The evidence of 20_gates."""
     rows = [table({HEADLINE: rate, "clean": 0.95}, method="pgd", activation="sparta", ablation=name)
             for name, rate in (("none", 0.6), ("detached", detached), ("averaged", 0.2))]
-    same = pd.DataFrame({"method": "pgd", "seed": range(SEEDS), "identity": "swish", "difference": difference})
+    same = pd.DataFrame({"method": "pgd", "seed": range(SEEDS), "identity": sparta.SWISH, "difference": difference})
     return {"gates": pd.concat(rows, ignore_index=True), "identities": same}
 
 

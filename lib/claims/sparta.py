@@ -19,6 +19,7 @@ FREE = (evaluate.CLEAN, "noise", "square")  # without gradients
 POINT, HALF = 0.01, 0.005
 HALVES = "halves"
 SAME = 1e-4  # of an activation's output: two formulas of one function in float32
+SWISH = "g = 0: Swish"  # of `lib.gating.identities`
 
 
 def rows(evidence: Evidence, method: str, activation: str, attacks: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -122,7 +123,7 @@ def detached(evidence: Evidence) -> dict:
 def identical(evidence: Evidence) -> dict:
     """The largest difference between Sparta without g and Swish, on what reaches the activations."""
     table = evidence.studies["identities"]
-    table = table[(table.method == "pgd") & (table.identity == "swish")]
+    table = table[(table.method == "pgd") & (table.identity == SWISH)]
     most, n = table.difference.max(), table.seed.nunique()
     found = {"mean": most, "low": most, "high": most, "n": n, "images": 0}
     return {**found, "verdict": judge(found, below=SAME) if len(table) else INCONCLUSIVE}
