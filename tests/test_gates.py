@@ -18,7 +18,7 @@ from lib.gating import ablations, gates, identities, radius
 from lib.params import ConfigError
 
 CPU = torch.device("cpu")
-KNOBS = {"form": "gate", "slope": True, "one_map": False, "kernel": 3, "reduction": 16}
+KNOBS = {"form": "gate", "slope": True, "start": "zero", "one_map": False, "kernel": 3, "reduction": 16}
 CONTEXTS = {"bias": "bias", "map": "map", "pooled": "pooled", "sparta": "spatial"}
 
 

@@ -12,7 +12,7 @@ from lib.activations.sparta import CONTEXTS, Constant, Sparta
 from lib.config import Model
 from lib.params import ConfigError
 
-KNOBS = {"form": "gate", "context": "spatial", "slope": True, "one_map": False, "kernel": 3, "reduction": 16}
+KNOBS = {"form": "gate", "context": "spatial", "slope": True, "start": "zero", "one_map": False, "kernel": 3, "reduction": 16}
 CPU = torch.device("cpu")
 
 
@@ -78,9 +78,10 @@ def test_variants_a_second_time(x):
         sparta = make(form=form)
         assert sparta.slope is None
         torch.testing.assert_close(sparta(x), wanted(sparta.g(x)))
-    bare = make(slope=False)
+    bare = make(slope=False, start="random")
     torch.testing.assert_close(bare(x), x * torch.sigmoid(bare.g(x)))
-    assert (make(moved=False, slope=False).g(x)).std() > 0.01  # else the network would be linear
+    for slope in (True, False):
+        assert make(moved=False, slope=slope, start="random").g(x).std() > 0.01
 
 
 def changed(sparta, x, place=(2, 3)):
@@ -116,7 +117,8 @@ def test_where_each_context_varies(x):
 
 
 @pytest.mark.parametrize("changes", [{}, {"context": "full"}, {"context": "pooled"}, {"context": "map"},
-                                     {"context": "agnostic"}, {"form": "relu"}, {"form": "add"}, {"slope": False}])
+                                     {"context": "agnostic"}, {"form": "relu"}, {"form": "add"},
+                                     {"slope": False, "start": "random"}])
 def test_gradients_go_through_the_gate(changes):
     sparta = make(channels=2, **changes)
     x = torch.randn(1, 2, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
@@ -125,7 +127,9 @@ def test_gradients_go_through_the_gate(changes):
 
 def test_bad_knobs_are_one_line():
     for changes, message in (({"context": "spacial"}, "unknown context 'spacial' .*did you mean 'spatial'"),
-                             ({"form": "gated"}, "unknown form 'gated'"), ({"kernel": 2}, "knobs.sparta.kernel .* odd"),
+                             ({"form": "gated"}, "unknown form 'gated'"),
+                             ({"slope": False}, "without a slope and with start zero .* set start: random"),
+                             ({"start": "one"}, "unknown start 'one'"), ({"kernel": 2}, "knobs.sparta.kernel .* odd"),
                              ({"reduction": 0}, "knobs.sparta.reduction .* above 0")):
         with pytest.raises(ConfigError, match=message):
             make(**changes)

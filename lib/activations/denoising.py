@@ -4,8 +4,8 @@ y at position i is the sum of A_ij x_j over all positions j. affinity softmax: A
 theta_i . phi_j / sqrt(d), theta and phi 1 x 1 convolutions of x to d = channels / 2. dot: A_ij is theta_i . phi_j over
 the number of positions, H W. W is 1 x 1. The formulas are those of the authors' code, and the first values: small theta
 and phi, and a factor of 0 in the BatchNorm, so that it begins as ReLU. Ours: it stands before the ReLU of every site
-(theirs: four in a network, each behind a group of blocks). It needs (H W)^2 numbers for each image and site. In train
-mode its BatchNorm normalises with the batch; a training attack in eval mode meets its running statistics.
+(theirs: four in a network, each behind a group of blocks). Softmax needs (H W)^2 numbers for each image and site. In
+train mode its BatchNorm normalises with the batch; a training attack in eval mode meets its running statistics.
 """
 
 import math
@@ -38,11 +38,9 @@ class Denoising(Learned):
     def means(self, x: Tensor) -> Tensor:
         """y: features (N, C, H, W) -> (N, C, H, W)."""
         theta, phi = self.theta(x).flatten(2), self.phi(x).flatten(2)  # (N, d, H W)
-        similar = theta.transpose(1, 2) @ phi
-        if self.affinity == "softmax":
-            share = F.softmax(similar / math.sqrt(theta.shape[1]), dim=2)
-        else:
-            share = similar / similar.shape[2]
+        if self.affinity == "dot":  # the products of matrices in the order that needs no (H W)^2 numbers
+            return (x.flatten(2) @ phi.transpose(1, 2) @ theta / theta.shape[2]).view_as(x)
+        share = F.softmax(theta.transpose(1, 2) @ phi / math.sqrt(theta.shape[1]), dim=2)
         return (x.flatten(2) @ share.transpose(1, 2)).view_as(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,10 +26,11 @@ from torch.nn.parameter import UninitializedParameter
 
 from lib.activations import Learned
 from lib.activations._parts import hidden, whole
-from lib.params import known
+from lib.params import ConfigError, known
 
 CONTEXTS = ("spatial", "full", "pooled", "map", "bias", "none", "agnostic")
 FORMS = ("gate", "relu", "threshold", "add")
+STARTS = ("zero", "random")
 ALONE = 4   # hidden channels of `agnostic`
 
 
@@ -135,14 +136,19 @@ class PositionMap(LazyModuleMixin, nn.Module):
         return self.map
 
 
-def activation(channels: int, *, form: str, context: str, slope: bool, one_map: bool, kernel: int,
+def activation(channels: int, *, form: str, context: str, slope: bool, start: str, one_map: bool, kernel: int,
                reduction: int) -> nn.Module:
     """Sparta for so many channels; see the top of this file.
 
-    slope: False for beta = 0; then W2 begins at random, since x / 2 everywhere would be a linear network. one_map: one
-    gate for all channels. kernel: k, odd. reduction: channels over hidden channels.
+    slope: False for beta = 0. start: of W2, zero or random. one_map: one gate for all channels. kernel: k, odd.
+    reduction: channels over hidden channels. Raises ConfigError for knobs that are none of these, and for those that
+    make x / 2 at first, a linear network.
     """
     known("context", context, CONTEXTS, "knobs.sparta of params.yaml")
+    known("start", start, STARTS, "knobs.sparta of params.yaml")
+    if not slope and form == "gate" and start == "zero":
+        raise ConfigError("knobs.sparta in params.yaml: without a slope and with start zero the gate is 1/2 everywhere: "
+                          "set start: random")
     whole("sparta.kernel", kernel, odd=True)
     networks = {"spatial": Spatial, "full": Full, "pooled": Pooled}
     if context in networks:
@@ -154,7 +160,7 @@ def activation(channels: int, *, form: str, context: str, slope: bool, one_map: 
     if convolutions:
         last = convolutions[-1]
         nn.init.zeros_(last.bias)
-        if slope or form != "gate":
+        if start == "zero":
             nn.init.zeros_(last.weight)
         else:
             nn.init.kaiming_normal_(last.weight, nonlinearity="linear")
