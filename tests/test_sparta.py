@@ -12,7 +12,8 @@ from lib.activations.sparta import CONTEXTS, Constant, Sparta
 from lib.config import Model
 from lib.params import ConfigError
 
-KNOBS = {"form": "gate", "context": "spatial", "slope": True, "start": "zero", "one_map": False, "kernel": 3, "reduction": 16}
+KNOBS = {"form": "gate", "context": "spatial", "slope": True, "start": "zero", "one_map": False, "kernel": 3,
+         "reduction": 16}
 CPU = torch.device("cpu")
 
 

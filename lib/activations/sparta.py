@@ -147,8 +147,8 @@ def activation(channels: int, *, form: str, context: str, slope: bool, start: st
     known("context", context, CONTEXTS, "knobs.sparta of params.yaml")
     known("start", start, STARTS, "knobs.sparta of params.yaml")
     if not slope and form == "gate" and start == "zero":
-        raise ConfigError("knobs.sparta in params.yaml: without a slope and with start zero the gate is 1/2 everywhere: "
-                          "set start: random")
+        raise ConfigError("knobs.sparta in params.yaml: without a slope and with start zero the gate is 1/2 "
+                          "everywhere: set start: random")
     whole("sparta.kernel", kernel, odd=True)
     networks = {"spatial": Spatial, "full": Full, "pooled": Pooled}
     if context in networks:
