@@ -17,7 +17,7 @@ import torch
 from lib import data
 from lib.config import Config, home
 from lib.params import DataError, root
-from lib.sources import archives, own, splits
+from lib.sources import archives, fetch, own, splits
 from lib.sources.superclasses import SUPERCLASSES
 
 
@@ -60,9 +60,9 @@ def _digits(name: str, place: Path) -> dict[str, np.ndarray]:
 def _imagenet(name: str, place: Path) -> dict[str, np.ndarray]:
     """Your copy of ImageNet, imagenet/train/<wnid>/* and imagenet/val/<wnid>/*; with all 1,000 classes, their names."""
     if not (place / name).is_dir():
-        raise DataError(f"data set 'imagenet' is not downloaded: put your copy, or a link to it, at {place / name}, as "
-                        "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (torchvision.datasets.ImageNet unpacks the "
-                        "official archives so), or set DATA_HOME")
+        raise fetch.Absent(f"data set 'imagenet' is not downloaded: put your copy, or a link to it, at {place / name}, "
+                           "as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (torchvision.datasets.ImageNet unpacks the "
+                           "official archives so), or set DATA_HOME")
     arrays = own.from_folder(place, name, test=("val",))
     if len(arrays["classes"]) == 1000:
         from torchvision.models import ResNet18_Weights

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -24,6 +25,21 @@ from lib.params import DataError
 
 ANSWER = 12  # seconds in which a server has to answer; a set has at most two of them
 STALL = 30   # seconds without a byte after which a download is given up
+_ALLOWED = ContextVar("downloads", default=True)
+
+
+class Absent(DataError):
+    """A set that is not on this machine, where nothing may be downloaded or nothing can be."""
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Within it nothing is downloaded: a set that is not on this machine is `Absent`."""
+    token = _ALLOWED.set(False)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ class Originals:
 def ensure(name: str, files: Originals, home: Path) -> None:
     """Have all files of the set in `home` with the right checksums: there already, unpacked, or downloaded.
 
-    Raises DataError for a file that is not what it should be, and where there is no network.
+    Raises DataError for a file that is not what it should be, and where there is no network; see `offline` too.
     """
     present = {path: md5 for path, md5 in (files.archive | files.checksums).items() if (home / path).exists()}
     if set(files.checksums) <= set(present):
@@ -59,6 +75,8 @@ def ensure(name: str, files: Originals, home: Path) -> None:
                             "another version; delete it, and it is fetched anew")
     if set(files.checksums) <= set(present):
         return
+    if not _ALLOWED.get() and not set(files.wanted) <= set(present):
+        raise Absent(f"data set '{name}' is not on this machine: `python -m lib fetch {name}` brings it")
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as aside:
