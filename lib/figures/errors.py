@@ -23,11 +23,13 @@ STANDING_OUT = ("relu", "silu", "sparta")
 NAME = 0.135  # height of a name, in inches
 
 
-def error_scatter(clean: pd.DataFrame, robust: pd.DataFrame, front: Sequence[str], attack: str) -> Figure:
+def error_scatter(clean: pd.DataFrame, robust: pd.DataFrame, front: Sequence[str], attack: str,
+                  variants: Sequence[str] = ()) -> Figure:
     """Clean error against robust error, a point an activation, named at the right; lower left is better.
 
     clean, robust: index activation; columns error, low, high; bars are drawn for relu, silu and sparta. front: the
-    activations that no other beats, which are ringed and joined. What lies far from the crowd is named in a corner.
+    activations that no other beats, which are ringed and joined. variants: of Sparta, drawn hollow. What lies far from
+    the crowd is named in a corner.
     """
     near = set.intersection(*(set(crowd(each.error.to_dict())) for each in (clean, robust)))
     inside = [name for name in clean.index if name in near or name in LOOKS]
@@ -35,10 +37,10 @@ def error_scatter(clean: pd.DataFrame, robust: pd.DataFrame, front: Sequence[str
     for name in inside:
         x, y, known = clean.loc[name], robust.loc[name], name in LOOKS
         ax.plot(x.error, y.error, ls="none", ms=7 if name in STANDING_OUT else 5 if known else 4,
-                zorder=4 if known else 3, **_look(name))
+                zorder=4 if known else 3, **_look(name), **({"mfc": "white"} if name in variants else {}))
         if name in STANDING_OUT:
             ax.errorbar(x.error, y.error, xerr=_bars(x), yerr=_bars(y), color=_look(name)["color"], elinewidth=0.9,
-                        alpha=0.45, zorder=1)
+                        alpha=0.35, zorder=1)
     steps = clean.loc[[name for name in front if name in inside], ["error"]].assign(y=robust.error)
     steps = steps.sort_values("error")
     ax.plot(steps.error, steps.y, ls="--", lw=0.8, color="0.3", marker="o", ms=10, mfc="none", mew=0.8, zorder=2)
@@ -53,6 +55,9 @@ def error_scatter(clean: pd.DataFrame, robust: pd.DataFrame, front: Sequence[str
     if far:
         ax.text(0.99, 0.01, "\n".join(["farther out (clean, robust):", *far]), transform=ax.transAxes, va="bottom",
                 ha="right", fontsize=7, color="0.35")
+    if set(variants) & set(inside):
+        ax.legend(handles=[Line2D([], [], ls="", ms=4, label="variant of Sparta", **_look(""), mfc="white")],
+                  loc="upper left", fontsize=7.5)
     ax.annotate("better", (0.01, 0.01), (0.08, 0.07), xycoords="axes fraction", fontsize=8, color="0.35",
                 arrowprops={"arrowstyle": "->", "color": "0.35"})
     return figure
@@ -108,14 +113,15 @@ def _points(ax: Axes, rows: pd.DataFrame, places: Mapping[str, float], less: boo
     """Errors, or differences, of all networks at their heights, within limits that suit most of them."""
     middle, low, high = LESS if less else ("error", "low", "high")
     rows = rows.dropna(subset=middle)
-    near = rows.loc[[name for name in rows.index if name in crowd(rows[middle].to_dict()) or name in LOOKS]]
-    ends = near[[middle, low, high]].to_numpy(float)
+    near = [name for name in rows.index if name in crowd(rows[middle].to_dict()) or name in LOOKS]
+    ends = rows.loc[near, [middle, low, high]].to_numpy(float)
     left, right = np.nanmin(ends, initial=0 if less else np.inf), np.nanmax(ends, initial=0 if less else -np.inf)
     room = 0.07 * max(right - left, 0.005)
-    ax.set_xlim(left - room, right + room)
+    left, right = left - room, right + room
+    ax.set_xlim(left, right)
     for name, row in rows.iterrows():
         color, value = _clear(row[low], row[high]) if less else _look(name)["color"], row[middle]
-        if name in near.index:
+        if left < value < right:
             ax.errorbar(value, places[name], xerr=_bars(row, middle, low, high), ms=4.5, elinewidth=1, capsize=1.5,
                         color=color, marker=_look(name)["marker"])
         else:
@@ -124,7 +130,7 @@ def _points(ax: Axes, rows: pd.DataFrame, places: Mapping[str, float], less: boo
                         xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color=color,
                         arrowprops={"arrowstyle": "->", "color": color})
     ax.grid(axis="y", visible=False)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     _percent(ax.xaxis, points=less)
 
 
@@ -150,17 +156,18 @@ def less_list(rows: pd.DataFrame, group: str, key: str, words: Mapping[str, str]
                 right.errorbar(row.less, place, xerr=_bars(row, *LESS), elinewidth=1, capsize=1.5, marker="o", ms=4.5,
                                color=_clear(row.less_low, row.less_high))
         left.set_title(title, fontsize=9)
+        right.set_title(f"less {words[baseline]!r}", fontsize=8, color="0.35")
         right.axvline(0, color="0.2", lw=0.9, zorder=0)
         for ax in (left, right):
             ax.grid(axis="y", visible=False)
-            ax.xaxis.set_major_locator(MaxNLocator(6))
+            ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             _percent(ax.xaxis, points=ax is right)
     panels[0, 0].set_yticks(range(len(names)), [words[name] for name in names], fontsize=8)
     panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
     for text, name in ((t, n) for ax in panels[:, 0] for t, n in zip(ax.get_yticklabels(), names, strict=True)):
         text.set(color=colors.get(name, "0.25"), fontweight="bold" if name == baseline else "normal")
     panels[-1, 0].set_xlabel("error (%)")
-    panels[-1, 1].set_xlabel(f"worst case less that of\n{words[baseline]!r}, points")
+    panels[-1, 1].set_xlabel("points (right: more errors)")
     handles = [Line2D([], [], ls="", marker="o", ms=4.5, color="0.45", mfc=face, label=text)
                for text, face in (("clean", "white"), ("worst case", "0.45"))]
     figure.legend(handles=[*handles, Line2D([], [], color=_clear(-1, 1), label="the interval includes 0")],

@@ -178,8 +178,8 @@ def gate_lines(rows: pd.DataFrame, sites: Mapping[str, str], titles: Mapping[str
     panels[-1, 0].set_xticks(range(0, len(order), every), [sites[name] for name in order[::every]])
     for ax, top, method in zip(panels[-1], panels[0], methods, strict=True):
         ax.set_xlabel("site, from the image on")
-        top.annotate(f"{method} training", (1, 1), xycoords="axes fraction", xytext=(0, 4), ha="right",
-                     textcoords="offset points", fontsize=8.5, fontweight="bold")
+        top.annotate(f"{method} training", (0.5, 1), xycoords="axes fraction", xytext=(0, 18), ha="center",
+                     textcoords="offset points", fontsize=9, fontweight="bold")
     figure.legend(handles=_named(names), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
