@@ -116,7 +116,7 @@ def points(ax):
 class TestLadder:
     def test_differences_are_black_only_where_the_interval_is_on_one_side(self):
         figure = figures.ladder(curves(), effects(), NAMES, MEASURES)
-        below = figure.axes[2]
+        below = figure.axes[4]
         found = points(below)
         assert len(found) == 6 and {c for (x, _), (c, _) in found.items() if x == -0.03} == {CLEAR[True]}
         assert {c for (x, _), (c, _) in found.items() if x == 0.001} == {CLEAR[False]}
@@ -134,7 +134,18 @@ class TestLadder:
         alone = curves(methods=["pgd"]).assign(low=np.nan, high=np.nan)
         each = effects().query("method == 'pgd'").assign(low=np.nan, high=np.nan)
         figure = figures.ladder(alone, each, NAMES, ["clean", "worst case"])
-        assert len(figure.axes) == 2 and {c for c, _ in points(figure.axes[1]).values()} == {CLEAR[False]}
+        assert len(figure.axes) == 3 and {c for c, _ in points(figure.axes[2]).values()} == {CLEAR[False]}
+
+    def test_the_legend_covers_nothing(self):
+        figure = figures.ladder(curves(), effects(), NAMES, MEASURES)
+        figure.suptitle("made up")
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        box = figure.axes[2].get_legend().get_window_extent(renderer)
+        for i in (0, 1, 4, 5):
+            around = figure.axes[i].get_tightbbox(renderer)
+            assert box.y1 <= around.y0 + 1 if i < 2 else box.y0 >= around.y1 - 1
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
 class TestScatter:

@@ -54,7 +54,7 @@ def error_scatter(clean: pd.DataFrame, robust: pd.DataFrame, front: Sequence[str
     far = [f"{n}: {100 * clean.error[n]:.1f}, {100 * robust.error[n]:.1f}" for n in clean.index if n not in inside]
     if far:
         ax.text(0.99, 0.01, "\n".join(["farther out (clean, robust):", *far]), transform=ax.transAxes, va="bottom",
-                ha="right", fontsize=7, color="0.35")
+                ha="right", fontsize=7, color="0.35", bbox={"fc": "white", "ec": "none", "pad": 1}, zorder=6)
     if set(variants) & set(inside):
         ax.legend(handles=[Line2D([], [], ls="", ms=4, label="variant of Sparta", **_look(""), mfc="white")],
                   loc="upper left", fontsize=7.5)

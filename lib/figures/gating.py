@@ -13,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import blended_transform_factory
 
 from lib.figures.style import OKABE_ITO, WIDTH, label_ends
 
@@ -76,18 +77,21 @@ def ladder(curves: pd.DataFrame, effects: pd.DataFrame, names: Mapping[str, str]
     last.
     """
     methods, rows = list(dict.fromkeys(curves.method)), list(dict.fromkeys(effects.effect))
-    figure, panels = plt.subplots(2, len(methods), figsize=(WIDTH, 3.4 + 0.45 * len(rows)), squeeze=False,
-                                  sharey="row", height_ratios=(2.5, 0.45 * len(rows)))
-    for (top, below), method in zip(panels.T, methods, strict=True):
+    figure, panels = plt.subplots(3, len(methods), figsize=(WIDTH, 3.8 + 0.45 * len(rows)), squeeze=False,
+                                  sharey="row", height_ratios=(2.4, 0.3, 0.45 * len(rows)))
+    for (top, between, below), method in zip(panels.T, methods, strict=True):
+        between.set_axis_off()
         _lines(top, curves[curves.method == method], "radius", "error", list(names))
         top.set(title=f"{method} training", xlabel=r"radius of the attack, in units of $\epsilon$", ylim=(-0.02, 1.02))
         _forest(below, effects[effects.method == method], rows, measures)
     _percent(panels[0, 0].yaxis)
     panels[0, 0].set_ylabel("error (%)")
     networks = effects.drop_duplicates("effect").set_index("effect").networks.str.replace("-", MINUS)
-    panels[1, 0].set_yticks(range(len(rows)), [f"{name}\n{networks[name]}" for name in rows], fontsize=8)
-    panels[1, 0].set_ylim(len(rows) - 0.5, -0.5)
-    panels[0, -1].legend(handles=_named(names), loc="upper left", fontsize=7.5, handlelength=1.6)
+    panels[2, 0].set_yticks(range(len(rows)), [f"{name}\n{networks[name]}" for name in rows], fontsize=8)
+    panels[2, 0].set_ylim(len(rows) - 0.5, -0.5)
+    middle = blended_transform_factory(figure.transFigure, panels[1, 0].transAxes)
+    panels[1, 0].legend(handles=_named(names), loc="center", ncols=3, fontsize=8, bbox_to_anchor=(0.5, 0.5),
+                        bbox_transform=middle).set_in_layout(False)
     marks = dict(zip(measures, MARKS[-len(measures):], strict=True))
     figure.legend(handles=[*(Line2D([], [], ls="", ms=5, color="black", label=m, **mark) for m, mark in marks.items()),
                            Line2D([], [], color=CLEAR[False], label="the interval includes 0")],
