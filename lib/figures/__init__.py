@@ -6,8 +6,10 @@ They know nothing of files, models or params.yaml. Accuracies are given in [0, 1
 from lib.figures.adaptive import protocol_accuracy, raw_ends
 from lib.figures.balance import class_changes, pareto_curves
 from lib.figures.classes import agreement, class_accuracy, class_grids, class_scatter, classes_along, confusions, drops
+from lib.figures.errors import error_list, error_scatter, less_list
 from lib.figures.failures import always_by_class, failing_by_size, transfer_table
 from lib.figures.forks import fork_dumbbells, fork_trade_off
+from lib.figures.gating import error_curves, gate_lines, gate_pictures, ladder, strength
 from lib.figures.landscape import input_surfaces, landscape_curves, landscape_surfaces
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
 from lib.figures.perturbation import perturbation_sweep, weight_histograms
@@ -34,8 +36,10 @@ from lib.figures.trajectory import across_networks, along_training
 __all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "across_networks", "agreement",
            "along_training", "always_by_class", "apart", "attack_accuracy", "class_accuracy", "class_changes",
            "class_grids", "class_lines", "class_scatter", "classes_along", "confusion_map", "confusions", "crowd",
-           "drops", "failing_by_size", "fork_dumbbells", "fork_trade_off", "homing_examples", "homing_rates",
-           "images", "input_surfaces", "label_ends", "landscape_curves", "landscape_surfaces", "learning_curves",
-           "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_accuracy", "protocol_pairs",
-           "protocol_sweeps", "raw_ends", "save", "sweep_limits", "temperature_gradients", "temperature_panels",
-           "temperature_sweep", "trade_off_map", "transfer_table", "use_style", "weakest_along", "weight_histograms"]
+           "drops", "error_curves", "error_list", "error_scatter", "failing_by_size", "fork_dumbbells",
+           "fork_trade_off", "gate_lines", "gate_pictures", "homing_examples", "homing_rates", "images",
+           "input_surfaces", "label_ends", "ladder", "landscape_curves", "landscape_surfaces", "learning_curves",
+           "less_list", "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_accuracy", "protocol_pairs",
+           "protocol_sweeps", "raw_ends", "save", "strength", "sweep_limits", "temperature_gradients",
+           "temperature_panels", "temperature_sweep", "trade_off_map", "transfer_table", "use_style", "weakest_along",
+           "weight_histograms"]
