@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from lib.figures.style import OKABE_ITO, WIDTH, label_ends
+from lib.figures.style import OKABE_ITO, WIDTH, bars, label_ends
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = OKABE_ITO[:5]
 LOOKS = {"relu": ("black", "o"), "silu": (BLUE, "s"), "sparta": (VERMILLION, "D"), "bias": (GREEN, "^"),
@@ -43,10 +43,8 @@ def _percent(axis: Axis, points: bool = False) -> None:
 
 
 def _bars(row: Mapping, middle: str = "error", low: str = "low", high: str = "high") -> np.ndarray | None:
-    """The lengths of an interval on both sides, (2, 1); None without one."""
-    if np.isnan(row[low]):
-        return None
-    return np.array([[row[middle] - row[low]], [row[high] - row[middle]]]).clip(0)
+    """`bars` of these columns of a row."""
+    return bars(row[middle], row[low], row[high])
 
 
 def _clear(low: float, high: float) -> str:

@@ -19,7 +19,8 @@ OBJECTIVES = ("standard", "pgd", "trades", "mart")
 FIXED = {**{m: {"color": OKABE_ITO[i], "marker": MARKERS[i]} for i, m in enumerate(OBJECTIVES)},
          "consistency": {"color": "#663300", "marker": "<"}}
 VARIANTS = {"awp": {"linestyle": "--", "markerfacecolor": "white"}, "ducat": {"linestyle": ":", "marker": "h"},
-            "silu": {"linestyle": "-.", "marker": "p"}, "sparta": {"linestyle": "-.", "marker": "*"}}
+            "silu": {"linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "p"},
+            "sparta": {"linestyle": "-.", "marker": "*"}}
 WIDTH = 7.0  # inches: a page's text width
 
 
