@@ -12,6 +12,7 @@ from lib.config import Config, Threat
 from lib.data import Dataset
 
 FAR = 8  # the radius of `WIDEST`, in units of eps: 64/255 where eps is 8/255
+INSTEAD = {"final": "report"}  # tier -> what is run in its place, since there are many networks
 TRANSFER, WIDEST = "transfer", "large radius"
 KEYS = ["method", "seed", "activation"]
 SAID = ["index", "label", "predicted"]
@@ -20,9 +21,9 @@ SAID = ["index", "label", "predicted"]
 def suite(config: Config) -> dict[str, attacks.Attack | None]:
     """What each network faces on test images: clean, the attacks of params.yaml, `longer`, and at last the tier.
 
-    Tier `final` is `report` here: there are many networks.
+    Of tier `final` it is `report`: there are many networks.
     """
-    tier = "report" if config.evaluate.tier == "final" else config.evaluate.tier
+    tier = INSTEAD.get(config.evaluate.tier, config.evaluate.tier)
     found = evaluate.all_attacks(replace(config, evaluate=replace(config.evaluate, tier=tier)))
     strongest, name = found.pop(tier), longer(config)
     size = config.attacks[config.evaluate.headline].get("step_size", config.train.step_size)

@@ -64,17 +64,20 @@ class Explored:
 
 
 def settings(config: Config) -> list[Setting]:
-    """All networks of the study of `config.method`, the one with ReLU first.
+    """All networks of the study of `config.method`: those of `KEPT`, and the others.
 
-    A method that trains without an adversary has the ladder and SiLU alone. Raises ConfigError for a method with an
-    activation of its own, an unknown name in `config.activations.compared`, a variant that Sparta does not take, and
-    a variant with the name of another network.
+    A method that trains without an adversary has `KEPT` alone. Raises ConfigError for a method with an activation of
+    its own, an unknown name in `config.activations.compared`, a variant that Sparta does not take, a variant with the
+    name of another network, and where `config.activations.many` has no number of steps.
     """
     if named := [part for part in config.method.split("+") if part in activations.available()]:
         raise ConfigError(f"studies.activations in params.yaml names '{config.method}': name it without {named[0]}, "
                           "since this study adds the activations itself")
     for name in config.activations.compared:
         known("activation", name, activations.available(), "activations.compared of params.yaml")
+    if min(config.activations.many, default=0) < 1:
+        raise ConfigError(f"activations.many in params.yaml is {config.activations.many}: it has to hold numbers of "
+                          "steps, of at least 1")
     wanted = [Setting(RELU, RELU), *(Setting(name, SPARTA, {"context": name}) for name in ("bias", "map", "pooled")),
               Setting(SPARTA, SPARTA), Setting(SILU, SILU)]
     if methods.build(config).attack is None:
@@ -127,7 +130,7 @@ def explore(config: Config, dataset: Dataset, device: torch.device, log: Callabl
         run, keys = recipe(config, setting, dataset), (config.method, config.seed, setting.activation)
         fitted = train.fit(run, dataset, device, log=lambda line: None)
         model = train.model(run, fitted, "last", dataset, device)
-        relu = relu or model
+        relu = model if relu is None else relu
         found = {"per_sample": attacked(config, model, dataset, device),
                  **sweeps(config, model, dataset, device, setting.activation in KEPT, setting.activation in CURVES),
                  "controls": controls(config, model, relu, dataset, device), "cost": _cost(model, dataset),
