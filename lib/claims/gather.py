@@ -24,15 +24,19 @@ def gather(profile: str, dataset: str, axes: dict, superclasses: list[str] | Non
     superclasses: the group of each class, or None. A table of `TABLES` is there if those of all its runs are, one of
     `JOINT` if its file is.
     """
-    numbers, studies = load(profile, dataset).evaluate, {}
-    for name, (stage, file) in TABLES.items():
-        paths = [folder(stage, profile=profile, dataset=dataset, method=method, seed=seed) / file
-                 for method in axes["studies"][stage] for seed in axes["seeds"]]
-        if all(path.exists() for path in paths):
-            studies[name] = pd.concat(map(pd.read_csv, paths), ignore_index=True)
+    numbers = load(profile, dataset).evaluate
+    found = {name: study(*place, profile, dataset, axes) for name, place in TABLES.items()}
+    studies = {name: table for name, table in found.items() if table is not None}
     for name, (stage, file) in JOINT.items():
         if (path := folder(stage, profile=profile, dataset=dataset) / file).exists():
             studies[name] = pd.read_csv(path)
     norms = folder("classwise", profile=profile, dataset=dataset) / "norms.csv"
     return Evidence(evaluate.load_all(profile, dataset, axes), numbers.headline, numbers.tier, superclasses, studies,
                     pd.read_csv(norms) if norms.exists() else None)
+
+
+def study(stage: str, file: str, profile: str, dataset: str, axes: dict) -> pd.DataFrame | None:
+    """The table of a study, of all its methods and the seeds of `axes`, or None where one of them has not run."""
+    paths = [folder(stage, profile=profile, dataset=dataset, method=method, seed=seed) / file
+             for method in axes["studies"][stage] for seed in axes["seeds"]]
+    return pd.concat(map(pd.read_csv, paths), ignore_index=True) if all(path.exists() for path in paths) else None
