@@ -10,7 +10,7 @@ from itertools import permutations
 import torch
 
 from lib import data, methods, models, sources
-from lib.config import Config, Data, Train
+from lib.config import Config, Data, Threat, Train
 from lib.data import Dataset, Files, Images
 from lib.params import ConfigError, known, typed
 from lib.sources import fetch
@@ -97,20 +97,25 @@ def named(config: Config, network: str) -> Config:
 
 
 def differing(config: Config, name: str, entry: dict) -> tuple[Config, int | None]:
-    """The numbers of trainings on the images of an entry of `config.transplant.sets`, and images a class.
+    """The run with the numbers of an entry of `config.transplant.sets`, and how many images a class it wants.
 
-    Raises ConfigError for what is neither a number of `Train` nor, of other sets than HALVES, `limit`.
+    An entry holds numbers of `Train`, `eps` (the radius at which the target is trained and attacked, since images of
+    other contrast bear another) and, unless it is HALVES, `limit`. Raises ConfigError for any other key.
     """
-    where, more = WHERE.format(name), [] if name == HALVES else ["limit"]
+    where, keys = WHERE.format(name), [field.name for field in fields(Train)]
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} is {entry!r}: it has to be a mapping of names to values, or null")
     for key in entry:
-        known("key", key, [*(field.name for field in fields(Train)), *more], where)
-    numbers = {key: value for key, value in entry.items() if key != "limit"}
-    train = typed(f"transplant.sets.{name}", Train, {**asdict(config.train), **numbers})
-    wanted = {**asdict(config.data), "limit": entry.get("limit", config.data.limit)}
-    run = replace(config, train=Train(**{**train, "trace": train["epochs"]}))
-    return run, typed(f"transplant.sets.{name}", Data, wanted)["limit"]
+        known("key", key, [*keys, "eps", *["limit"] * (name != HALVES)], where)
+
+    def laid_over(kind: type, below, names: list[str]):
+        """A section with what the entry says of these names."""
+        own = {key: entry[key] for key in names if key in entry}
+        return kind(**typed(f"transplant.sets.{name}", kind, asdict(below) | own))
+
+    train = laid_over(Train, config.train, keys)
+    run = replace(config, train=replace(train, trace=train.epochs), threat=laid_over(Threat, config.threat, ["eps"]))
+    return run, laid_over(Data, config.data, ["limit"]).limit
 
 
 def halves(images: Dataset) -> tuple[Dataset, Dataset]:

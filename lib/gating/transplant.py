@@ -10,6 +10,7 @@ and attacked at its last weights. `lib.gating.arms` has the arms, `lib.gating.di
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -115,13 +116,29 @@ def explore(config: Config, ways: list[Direction], device: torch.device,
     trainings, todo, tables = Trainings(device), work(ways, device), []
     for number, (way, arm) in enumerate(todo, 1):
         model = trainings.target(way, arm)
-        rows = evaluate.attacked(way.target.config, model, {"test": way.target.images.test}, device)
+        rows = attacked(way.target, model, device)
         who = config.method, config.seed, way.name, way.kind, way.source.name, way.target.name, arm
         tables.append(rows.assign(**dict(zip(WHO, who, strict=True)))[COLUMNS])
         wrong = (rows.label != rows.predicted).groupby(rows.attack, sort=False).mean()
         said = ", ".join(f"{attack} {rate:.1%}" for attack, rate in wrong.items())
         log(f"arm {number}/{len(todo)}  {way.name}, {arm}: error {said}")
     return pd.concat(tables, ignore_index=True)
+
+
+def attacked(end: End, model: nn.Module, device: torch.device) -> pd.DataFrame:
+    """What a network says of the test images under `evaluate.few_attacks`: columns as `evaluate.attacked`.
+
+    STRONG begins with the headline attack, so it is run only on what that has left, and not for all images again.
+    """
+    run, images, headline = end.config, end.images.test, end.config.evaluate.headline
+    rows = evaluate.attacked(run, model, {"test": images}, device, [evaluate.CLEAN, headline])
+    strong = rows[rows.attack == headline].assign(attack=evaluate.STRONG)
+    left = (strong.label == strong.predicted).to_numpy()
+    if left.any():
+        rest = {"test": images.take(np.flatnonzero(left).tolist())}
+        more = evaluate.attacked(run, model, rest, device, [evaluate.STRONG])
+        strong.loc[left, "predicted"] = more.predicted.to_numpy()
+    return pd.concat([rows, strong], ignore_index=True)
 
 
 def mapping(ways: list[Direction], device: torch.device) -> pd.DataFrame:
@@ -159,10 +176,20 @@ def _shapes(model: nn.Module, end: End) -> dict[str, tuple[int, int, int]]:
 
 
 def errors(table: pd.DataFrame) -> pd.DataFrame:
-    """Error of each arm under each attack: columns WHO, attack, n, error, low, high, in [0, 1] (Wilson, 95 %)."""
+    """Error of each arm under each attack: columns WHO, attack, n, error, low, high, in [0, 1] (Wilson, 95 %), chance.
+
+    chance: the error of one answer for all images, that of the commonest class, which no attack changes.
+    """
     found = evaluate.accuracy(table, [*WHO, "attack"])
-    return found.assign(error=1 - found.accuracy, low=1 - found.high, high=1 - found.low)[
-        [*WHO, "attack", "n", "error", "low", "high"]]
+    commonest = table.groupby([*WHO, "attack"], sort=False).label.agg(lambda labels: labels.value_counts(True).max())
+    return found.assign(error=1 - found.accuracy, low=1 - found.high, high=1 - found.low,
+                        chance=1 - commonest.to_numpy())[[*WHO, "attack", "n", "error", "low", "high", "chance"]]
+
+
+def at_chance(found: pd.DataFrame) -> set[tuple[str, str]]:
+    """Direction and arm of the networks that have not learned: chance lies in the interval of their clean error."""
+    clean = found[found.attack == evaluate.CLEAN]
+    return set(clean.loc[clean.high >= clean.chance, ["direction", "arm"]].itertuples(index=False, name=None))
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
