@@ -226,8 +226,8 @@ class Gates:
 class Transplant:
     """Trained and fixed activations elsewhere (`lib.gating.transplant`).
 
-    networks: each the source of each other. sets: data set -> in which numbers of `Train` it differs, and `limit`, as
-    in `Data`; `halves`: from one half of the classes to the other.
+    networks: each the source of each other. sets: data set -> in which numbers of `Train` it differs, `limit`, as in
+    `Data`, and `eps`, as in `Threat`; `halves`: from one half of the classes to the other.
     """
 
     networks: list[str]

@@ -26,8 +26,9 @@ SETTINGS = ("lib.config", "lib.sections", "lib.params")  # not hashed: what they
 STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance", "adaptive", "forks",
            "failures", "activations", "gates", "transplant")  # for some methods only
 PARTS = ("methods", "activations")  # folders of lib/ whose files a spec names
-ADDED = {"forks": ("ducat",), "activations": PARTS[1:], "gates": PARTS[1:], "transplant": PARTS[1:]}
-# what a study adds to its methods, whose knobs it reads: parts of a spec, or all of a folder
+LADDER = ("relu", "silu", "sparta")
+# What a study adds to its methods, whose knobs it reads: parts of a spec, or all of a folder.
+ADDED = {"forks": ("ducat",), "activations": ("activations",), "gates": LADDER, "transplant": LADDER}
 
 
 @dataclass(frozen=True)
