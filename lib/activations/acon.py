@@ -1,8 +1,8 @@
 """Meta-ACON (Ma et al. 2021, "Activate or not"): from a line to a bent one, as each channel of each image decides.
 
 (p - q) x sigmoid(beta (p - q) x) + q x; p and q are learned for each channel. beta = sigmoid(BN W2 BN W1 m) of the
-channels' means m over H and W, through max(r, channels / r) hidden channels: 0 gives a line, a large one the larger of
-two. As in the authors' code, with their first values: p and q from a normal distribution, so every channel begins with
+channels' means m over H and W, through max(r, channels / r) hidden channels: the smaller it is, the nearer to a line.
+As in the authors' code, with their first values: p and q from a normal distribution, so every channel begins with
 lines of its own. The BatchNorms normalise over the images of the batch in train mode; a training attack in eval mode
 meets their running statistics. Ours: of a single image in train mode they meet them too (theirs raise an error), and W1
 and W2 have no biases, since the BatchNorms take them away.
