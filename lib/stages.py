@@ -26,9 +26,9 @@ SETTINGS = ("lib.config", "lib.sections", "lib.params")  # not hashed: what they
 STUDIES = ("landscape", "trajectory", "perturbation", "removal", "temperature", "balance", "adaptive", "forks",
            "failures", "activations", "gates", "transplant")  # for some methods only
 PARTS = ("methods", "activations")  # folders of lib/ whose files a spec names
-LADDER = ("relu", "silu", "sparta")
+BASIC = ("relu", "silu", "sparta")
 # What a study adds to its methods, whose knobs it reads: parts of a spec, or all of a folder.
-ADDED = {"forks": ("ducat",), "activations": ("activations",), "gates": LADDER, "transplant": LADDER}
+ADDED = {"forks": ("ducat",), "activations": ("activations",), "gates": BASIC, "transplant": BASIC}
 
 
 @dataclass(frozen=True)
