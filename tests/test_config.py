@@ -122,7 +122,7 @@ def test_profile_command_changes_what_the_profile_sets(project):
     changed = [b for a, b in zip(before, after, strict=True) if a != b]
     studies = {"landscape": ["standard", "pgd"], "trajectory": ["pgd", "pgd+awp"], "perturbation": ["pgd"],
                "removal": ["pgd"], "temperature": ["pgd"], "balance": ["pgd"], "adaptive": ["pgd+ducat"],
-               "forks": ["pgd"], "failures": ["pgd", "pgd+awp"], "activations": ["standard", "pgd"],
+               "forks": ["pgd"], "failures": ["pgd", "pgd+awp"], "activations": ["pgd"],
                "gates": ["pgd"], "transplant": ["pgd"]}
     assert [line.split(":")[0] for line in changed] == ["profile", "methods", "seeds", "studies"]
     expected = {"datasets": ["digits"], "methods": ["standard", "pgd", "pgd+awp", "pgd+balanced", "pgd+ducat"],

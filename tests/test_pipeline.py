@@ -34,8 +34,8 @@ def clone(tmp_path_factory):
     place = tmp_path_factory.mktemp("clone") / "companion"
     began = time.monotonic()
     output = call(ROOT, sys.executable, "-m", "lib", "smoke", str(place))
-    assert "figures:   results/smoke/figures/" in output and "stage 33/33  report@smoke" in output
-    assert time.monotonic() - began < 800  # beside the other tests; alone on two cores under 330
+    assert "figures:   results/smoke/figures/" in output and "stage 38/38  report@smoke" in output
+    assert time.monotonic() - began < 800  # beside the other tests; alone on two cores under 430
     return place
 
 
@@ -44,7 +44,8 @@ def test_every_result_is_there(clone):
     names = {"attacks", "learning", "tradeoff", "landscape", "surface", "page", "removal", "temperature", "balance",
              "classes", "methods", "along", "norms", "peak", "confusion", "consistency", "gain",
              "trajectory", "networks", "perturbation", "weights",
-             "protocols", "sweeps", "forks", "overlap", "always", "transfer"}
+             "protocols", "sweeps", "forks", "overlap", "always", "transfer",
+             "ladder", "activations", "variants", "curves", "strength", "gates", "mechanism", "ablations", "transplant"}
     assert {p.name for p in (smoke / "figures").iterdir()} == {f"digits-{name}.svg" for name in names}
     results = json.loads((smoke / "summary.json").read_text())["results"]["digits"]
     assert set(results) == {"standard", "pgd", "pgd+awp", "pgd+balanced", "pgd+ducat"}
@@ -52,11 +53,14 @@ def test_every_result_is_there(clone):
     assert set(results["pgd"]["last"]) == {"clean", "pgd-20", "worst case", "worst class", "gap"} | sharp
     metric = json.loads((smoke / "metrics/digits/pgd.json").read_text())
     assert metric["clean"] == results["pgd"]["last"]["clean"]["mean"]
-    assert len(list(smoke.rglob("*.ipynb"))) == 33
+    assert len(list(smoke.rglob("*.ipynb"))) == 38
     claims = json.loads((smoke / "claims.json").read_text())["digits"]
     ids = "S1 S2 S3 S4 C1 C2a C4a C4b C5b C7 C6 C6a C6b C8-pgd C8m-pgd C9-pgd C10a C10b C10c C10d "
     ids += "A5-pgd A5w-pgd A3a A3b A1a A1b A1c A4a A4b A4c A5t A5t-strong A9b A6a A6b A7a A7b A7c A8a A8b A8c A8d "
-    ids += "D1 D1c D1p D1r D5-pgd D5s D5t D9a D9b D9c D10p D10 D11 D12a D12b D12c"
+    ids += "D1 D1c D1p D1r D5-pgd D5s D5t D9a D9b D9c D10p D10 D11 D12a D12b D12c "
+    ids += "P1a-map P1a-pooled P1a-sparta-map P1a-sparta-pooled P1s P1x P2 P2-relu P2-silu P3-relu P3 "
+    ids += " ".join(f"P{n}{c}" for n in ("4", "5", "5h") for c in ("", "+silu", "+random", "+standard"))
+    ids += " P6 P7w P7m P7d"
     assert [row["id"] for row in claims] == ids.split()
     assert {row["verdict"] for row in claims} == {"inconclusive"}  # one seed
     checks = pd.read_csv(smoke / "attack/digits/pgd/0/alarms.csv")
@@ -80,7 +84,7 @@ def test_dvc_shows_something_worth_looking_at(clone):
     assert "worst class" in shown and "digits/pgd.json" in shown
     call(clone, "dvc", "plots", "show")
     page = (clone / "dvc_plots/index.html").read_text()
-    assert page.count("<img") == 27 and "://" not in page.replace("http://www.w3.org", "")
+    assert page.count("<img") == 36 and "://" not in page.replace("http://www.w3.org", "")
 
 
 def test_nothing_left_to_do_takes_seconds(clone):
@@ -94,7 +98,7 @@ def test_prose_reruns_nothing_and_figures_only_redraw(clone, edit):
     assert ran(call(clone, "dvc", "repro")) == {"code"}
     edit(clone / "lib/figures/style.py", '"grid.alpha": 0.3', '"grid.alpha": 0.5')
     before = (clone / "results/smoke/figures/digits-classes.svg").read_bytes()
-    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "relations", "page", "gap", "tradeoff",
+    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "relations", "page", "gap", "tradeoff", "gating",
                                              "papers", "report"}
     assert (clone / "results/smoke/figures/digits-classes.svg").read_bytes() != before
     edit(clone / "lib/figures/style.py", '"grid.alpha": 0.5', '"grid.alpha": 0.3')
