@@ -98,8 +98,8 @@ def test_prose_reruns_nothing_and_figures_only_redraw(clone, edit):
     assert ran(call(clone, "dvc", "repro")) == {"code"}
     edit(clone / "lib/figures/style.py", '"grid.alpha": 0.3', '"grid.alpha": 0.5')
     before = (clone / "results/smoke/figures/digits-classes.svg").read_bytes()
-    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "relations", "page", "gap", "tradeoff", "gating",
-                                             "papers", "report"}
+    assert ran(call(clone, "dvc", "repro")) == {"code", "data", "classwise", "relations", "page", "gap", "tradeoff",
+                                             "gating", "papers", "report"}
     assert (clone / "results/smoke/figures/digits-classes.svg").read_bytes() != before
     edit(clone / "lib/figures/style.py", '"grid.alpha": 0.5', '"grid.alpha": 0.3')
     edit(clone / "notebooks/pipeline/02_train.ipynb", "In what way is a network trained", "How is a network trained")
