@@ -23,7 +23,8 @@ def silent(line):
 
 def network(name, width=2, shape=(1, 8, 8), **knobs):
     """An untrained network with Sparta, and sites whose parameters all differ."""
-    spec = {"form": "gate", "context": "spatial", "slope": True, "start": "zero", "one_map": False, "kernel": 3, "reduction": 16}
+    spec = {"form": "gate", "context": "spatial", "slope": True, "start": "zero", "one_map": False, "kernel": 3,
+            "reduction": 16}
     made = models.build(config.Model(name, width, "relu"), shape, 4, GREY,
                         models.activations.build("sparta", spec | knobs))
     generator = torch.Generator().manual_seed(1)
