@@ -33,6 +33,13 @@ def digits():
     return data.load(config.load("smoke", "digits", "pgd", 0))
 
 
+@pytest.fixture(scope="module")
+def few(digits):
+    """Few of the digits: three steps an epoch."""
+    return replace(digits, train=digits.train.first(200), validation=digits.validation.first(30),
+                   test=digits.test.first(60))
+
+
 @pytest.fixture
 def model(cfg, digits):
     """A network on its way: one epoch, so that its gradients mean something."""

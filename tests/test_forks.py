@@ -25,13 +25,6 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def few(digits):
-    """Few of the digits: three steps an epoch."""
-    return replace(digits, train=digits.train.first(200), validation=digits.validation.first(30),
-                   test=digits.test.first(60))
-
-
-@pytest.fixture(scope="module")
 def found(run, few):
     """The table of the study, and its log."""
     lines = []

@@ -87,6 +87,6 @@ def test_the_science_is_below_the_story():
     assert imports("data") == {"augment", "config", "params"} and imports("sources") == {"config", "data", "params"}
     assert not imports("train") & {"evaluate", "landscape", "figures", "sources"}
     assert imports("claims") <= {"activations", "adaptive", "balance", "classwise", "config", "evaluate", "forks",
-                                 "overfitting", "perturbation", "published", "removal", "stats", "temperature",
-                                 "tradeoff"}
+                                 "gating", "overfitting", "perturbation", "published", "removal", "stats",
+                                 "temperature", "tradeoff"}
     assert imports("classwise") == {"stats"}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lib import activations, evaluate
 from lib.claims.rules import INCONCLUSIVE, LOSS, Claim, Evidence, difference, judge
+from lib.gating.tables import chosen
 
 RELU, SILU, WIDE, SPARTA = "relu", "silu", "wide silu", "sparta"
 BIAS, MAP, POOLED = "bias", "map", "pooled"  # Sparta's gate without both properties, with one, with the other
@@ -86,11 +87,10 @@ def best(*attacks: str):
 
 
 def rival(evidence: Evidence) -> str:
-    """The best other activation of `lib.activations`, chosen on validation images; of equal ones the first."""
+    """The best other activation of `lib.activations`, chosen on validation images under the headline attack."""
     table = evidence.studies["activations"]
     others = [name for name in table.activation.unique() if name in activations.available() and name != SPARTA]
-    table = table[(table.method == "pgd") & (table.split == "validation") & (table.attack == evidence.headline)]
-    return (table.label != table.predicted).groupby(table.activation).mean().reindex(others).idxmin()
+    return chosen(table[table.method == "pgd"], others)
 
 
 def combined(weights: Mapping[str, int]):
