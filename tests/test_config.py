@@ -4,6 +4,8 @@ import json
 from dataclasses import make_dataclass
 
 import pytest
+import yaml
+from dvc.utils.serialize import modify_yaml
 
 from lib import __main__ as commands
 from lib import config, params, sources, stages
@@ -128,6 +130,16 @@ def test_profile_command_changes_what_the_profile_sets(project):
     expected = {"datasets": ["digits"], "methods": ["standard", "pgd", "pgd+awp", "pgd+balanced", "pgd+ducat"],
                 "seeds": [0]}
     assert config.axes("smoke") == {**expected, "studies": studies}
+
+
+def test_dvc_can_edit_params_and_they_stay_what_they_are(project):
+    """As `dvc exp run -S` does. DVC breaks long lines, and a key of two words in braces then breaks the file."""
+    before = yaml.safe_load((project / "params.yaml").read_text())
+    with modify_yaml(str(project / "params.yaml")) as given:
+        given["knobs"]["pgd"]["warmup"] = 0.0
+    after = yaml.safe_load((project / "params.yaml").read_text())
+    assert after["knobs"]["pgd"].pop("warmup") == 0.0 != before["knobs"]["pgd"].pop("warmup")
+    assert after == before
 
 
 def test_unknown_command_prints_the_help(capsys):
