@@ -82,7 +82,9 @@ def describe(instance: Instance) -> dict:
     every = axes(profile) if any("config.axes" in cell for cell in cells) else {}
     words, dataset = strings(cells), instance.parameters.get("dataset")
     added = [name for part in ADDED.get(instance.name.split("@")[0], ()) for name in parts().get(part, [part])]
-    specs = ["+".join([method, *added])] if method else [*every.get("methods", ()), *filter(is_spec, words)]
+    spelled = set().union(*parts().values())  # a string of these, joined by '+', spells a method
+    specs = ["+".join([method, *added])] if method else [
+        *every.get("methods", ()), *(word for word in words if set(word.split("+")) <= spelled)]
     datasets = [dataset] if dataset else [*every.get("datasets", ()), *(w for w in words if w in read()["recipes"])]
     modules = reached(cells)
     if "lib.methods" in modules:
@@ -160,11 +162,6 @@ def strings(cells: list[str]) -> list[str]:
     """The strings in the cells: a chapter names its data set and the methods it builds, such as 'digits' and 'pgd'."""
     return sorted({node.value for cell in cells for node in ast.walk(ast.parse(cell))
                    if isinstance(node, ast.Constant) and isinstance(node.value, str)})
-
-
-def is_spec(word: str) -> bool:
-    """Whether the word spells a method: names of `parts`, joined by '+'."""
-    return set(word.split("+")) <= set().union(*parts().values())
 
 
 def parts() -> dict[str, list[str]]:

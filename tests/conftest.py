@@ -79,3 +79,15 @@ def robust():
     images = sources.prepare(run)
     trained = train.fit(run, images, torch.device("cpu"), lambda line: None)
     return train.model(run, trained, "last", images, torch.device("cpu")), images, run
+
+
+@pytest.fixture
+def style():
+    """The project's look, and no figure left open."""
+    import matplotlib.pyplot as plt
+
+    from lib import figures
+
+    figures.use_style()
+    yield
+    plt.close("all")

@@ -8,16 +8,10 @@ from matplotlib import colors
 from lib import figures
 from lib.figures.style import bars, percent
 
+pytestmark = pytest.mark.usefixtures("style")
+
 RANDOM = np.random.default_rng(0)
 TWO = ("standard", "pgd")
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """The project's look, and no figure left open."""
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 def history():

@@ -1,11 +1,12 @@
 """Figures of always-failing images and transfer: equal numbers give equal files, and each draws what it is given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from lib import figures
 from lib.figures.failures import STRONGER
+
+pytestmark = pytest.mark.usefixtures("style")
 
 LOW = np.array([0.1, 0.0, 0.5])
 FOUND = {"share": LOW + 0.1, "low": LOW, "high": LOW + 0.2}
@@ -13,14 +14,6 @@ PANELS = {"always": {"methods": {**FOUND, "expected": LOW / 2}, "seeds": FOUND},
 SIZES = {"test": {"methods": {1: [0.4, 0.2], 2: [0.1]}, "seeds": {1: [0.3]}}, "training": {"methods": {1: [0.5]}}}
 EXPECTED = {"test": {1: 0.3, 2: 0.09}, "training": {1: 0.5}}
 TABLE = np.array([[0.5, 0.25], [np.nan, 0.754]])
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """The project's look, and no figure left open."""
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 def all_of_them():

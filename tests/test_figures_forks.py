@@ -1,24 +1,18 @@
 """The figures of the forks: what is drawn where, on numbers made up for the purpose."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib import figures
 
+pytestmark = pytest.mark.usefixtures("style")
+
 TITLES = {"controls": "controls", "start": "start of dummies", "labels": "labels", "radius": "by radius"}
 MEANS = {"continued": ("controls", 0.9, 0.6, 0.6), "ducat": ("controls", 0.95, 0.8, 0.3),
          "hard labels": ("labels", 0.96, 0.85, 0.2), "radius 1": ("radius", 0.9, 0.6, 0.58),
          "radius 0.25": ("radius", 0.97, 0.3, 0.1), "radius 0.5": ("radius", 0.94, 0.5, 0.4)}
 RADIUS = {"radius 1": 1.0, "radius 0.25": 0.25, "radius 0.5": 0.5}
-
-
-@pytest.fixture(autouse=True)
-def style():
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 def frame(half=0.05):

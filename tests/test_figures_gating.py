@@ -2,7 +2,6 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,18 +11,12 @@ from matplotlib.text import Text
 from lib import figures
 from lib.figures.gating import CLEAR, LOOKS, MUTED
 
+pytestmark = pytest.mark.usefixtures("style")
+
 NAMES = {"relu": "A0", "bias": "A1", "silu": "silu", "sparta": "A4"}
 OTHERS = [f"other {i}" for i in range(20)]
 MEASURES = ["clean", "mean over radii", "worst case"]
 ARMS = {"T0": "ReLU", "T3": "transplanted", "T4": "random"}
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """The project's look, and no figure left open."""
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 def estimate(error, half=0.02):

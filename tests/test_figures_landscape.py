@@ -6,16 +6,10 @@ import pytest
 
 from lib import figures
 
+pytestmark = pytest.mark.usefixtures("style")
+
 GRID = np.linspace(-1, 1, 5)
 AROUND = {m: np.add.outer(np.exp(GRID * (1 + i)), GRID**2) for i, m in enumerate(("standard", "pgd"))}
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """The project's look, and no figure left open."""
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

@@ -2,7 +2,6 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,18 +11,12 @@ from matplotlib.text import Text
 from lib import config, figures, published
 from lib.adaptive import ADAPTIVE, PUBLISHED
 
+pytestmark = pytest.mark.usefixtures("style")
+
 METHODS = config.axes("default")["methods"]
 RANDOM = np.random.default_rng(0)
 READ = published.ducat_drawn("cifar10", "Linf", 8 / 255)
 RADII = pd.DataFrame({"radius": [0.5, 1], "clean": [0.9, 0.83], "robust": [0.35, 0.48]})
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """The project's look, and no figure left open."""
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 def value(mean, half=0.01):

@@ -145,7 +145,8 @@ CLAIMS = [
             below(lambda e, name=more: along_radii(e, "standard", name),
                   lambda e, name=less: along_radii(e, "standard", name)), ("radii",))
       for name, (words, more, less) in PROPERTIES.items()),
-    Claim("P1s", "A smooth gate alone lowers the robust error of PGD training: A1 against ReLU", "ours", "ladder",
+    Claim("P1s", "A smooth gate, with a slope and a bias for each channel, lowers the robust error of PGD training: A1 "
+          "against ReLU", "ours", "ladder",
           ("pgd",), below(of(BIAS), of(RELU)), A),
     Claim("P1x", "Both properties together do more than the sum of each", "ours", "ladder", ("pgd",),
           combined({SPARTA: 1, POOLED: -1, MAP: -1, BIAS: 1}), A),
