@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib import world
+
 
 def crop(x: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
     """Each image, padded with zeros by `pad` pixels, cut out again at a random place.
@@ -17,7 +19,8 @@ def crop(x: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
     Zeros as in TRADES-AWP; the AWP authors' CIFAR-10 script pads with reflected pixels.
     """
     n, _, height, width = x.shape
-    top, left = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator, device=x.device)
+    top, left = world.draw(lambda n: torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator, device=x.device),
+                           n, generator, dim=1)
     rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
     columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
     padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
@@ -27,7 +30,7 @@ def crop(x: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
 
 def flip(x: Tensor, generator: torch.Generator) -> Tensor:
     """Each image mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(x), generator=generator, device=x.device) < 0.5
+    mirrored = _uniform(x, generator) < 0.5
     return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
 
@@ -36,7 +39,7 @@ def rotate(x: Tensor, generator: torch.Generator, degrees: float = 15.0) -> Tens
 
     15 degrees and the nearest pixel as in AWP's CIFAR-100 script (torchvision's RandomRotation).
     """
-    angle = (torch.rand(len(x), generator=generator, device=x.device) * 2 - 1) * math.radians(degrees)
+    angle = (_uniform(x, generator) * 2 - 1) * math.radians(degrees)
     return turn(x, angle)
 
 
@@ -48,6 +51,11 @@ def turn(x: Tensor, angle: Tensor) -> Tensor:
     matrix = torch.stack([cos, -sin * ratio, zero, sin / ratio, cos, zero], 1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="nearest", align_corners=False)
+
+
+def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A number from [0, 1) for each image."""
+    return world.draw(lambda n: torch.rand(n, generator=generator, device=x.device), len(x), generator)
 
 
 AUGMENT = {"crop": crop, "flip": flip, "rotate": rotate}

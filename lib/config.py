@@ -100,6 +100,15 @@ def out(name: str) -> Path:
     return place
 
 
+def unfinished() -> Path | None:
+    """Where a stage keeps what an interrupted run goes on from, until it is done; None when run by hand."""
+    place = os.environ.get(OUT)
+    if not place:
+        return None
+    profile, *rest = Path(place).relative_to(root() / "results").parts
+    return root().joinpath("results", profile, "unfinished", *rest)
+
+
 def on_the_spot(stage: str, config: "Config", path: Path) -> None:
     """Called where an input is missing: allows, with a word, that a notebook run by hand in `smoke` makes it itself.
 

@@ -6,7 +6,7 @@ the device; `Files` reads a split from disk as it goes, with the same methods. E
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib import world
 from lib.augment import AUGMENT
 from lib.config import STAGE, Config, folder, home
 from lib.params import DataError, known
@@ -62,7 +63,8 @@ class Images:
         """One epoch of full batches (x uint8, y) in random order."""
         order = torch.randperm(len(self), generator=generator, device=self.y.device)
         for chosen in order[:len(self) // size * size].split(size):
-            yield self.x[chosen], self.y[chosen]
+            own = world.part(chosen, generator)
+            yield self.x[own], self.y[own]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Files:
         device = generator.device
         order = torch.randperm(len(self), generator=generator, device=device).cpu()
         seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
-        return self._loader(order[:len(self) // size * size], size, seed if RESIZED_CROP in augment else None)
+        own = world.part(order[:len(self) // size * size], generator)
+        return self._loader(own, size // world.size(), seed if RESIZED_CROP in augment else None)
 
     def _reader(self, seed: int | None = None) -> "_Reader":
         return _Reader(self.place, self.paths, self.size, seed)
@@ -124,10 +127,33 @@ class Files:
         loader = DataLoader(self._reader(seed), batch_size, sampler=order.tolist(), num_workers=self.workers,
                             pin_memory=device.type == "cuda", generator=torch.Generator())
         try:
-            for x, chosen in zip(loader, order.split(batch_size), strict=True):
-                yield x.to(device, non_blocking=True), self.y[chosen.to(device)]
+            for x, chosen in zip(_ahead(loader, device), order.to(device).split(batch_size), strict=True):
+                yield x, self.y[chosen]
         except DataError as error:  # out of a worker it comes with a traceback as its text
             raise DataError(str(error).strip().splitlines()[-1].split("DataError: ")[-1]) from None
+
+
+def _ahead(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The batches on the device; on a GPU each is copied by a stream of its own while the one before is in work."""
+    if device.type != "cuda":
+        yield from (x.to(device) for x in batches)
+        return
+    stream, waiting = torch.cuda.Stream(device), []
+
+    def arrived() -> Tensor:
+        """The batch that was sent first, once it is there."""
+        x, sent = waiting.pop(0)
+        torch.cuda.current_stream(device).wait_event(sent)
+        x.record_stream(torch.cuda.current_stream(device))
+        return x
+
+    for x in batches:
+        with torch.cuda.stream(stream):
+            waiting.append((x.to(device, non_blocking=True), stream.record_event()))
+        if len(waiting) > 1:
+            yield arrived()
+    while waiting:
+        yield arrived()
 
 
 @dataclass(frozen=True)

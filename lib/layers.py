@@ -31,6 +31,14 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Classifier(nn.Sequential):
+    """A network behind its normalisation. Its logits are float32, in whatever precision it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] -> logits (N, classes)."""
+        return super().forward(x).float()
+
+
 def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
     """A convolution without bias that keeps the image size at stride 1."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)

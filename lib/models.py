@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lib import activations, residual
 from lib.activations import Activation
 from lib.config import Model
-from lib.layers import Normalize, Site, conv
+from lib.layers import Classifier, Normalize, Site, conv
 from lib.params import known
 
 
@@ -89,7 +89,7 @@ def build(model: Model, shape: tuple[int, int, int], classes: int,
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and id(module) not in own:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    whole = nn.Sequential(Normalize(*statistics), network)
+    whole = Classifier(Normalize(*statistics), network)
     if any(map(nn.parameter.is_lazy, network.parameters())):
         with torch.no_grad():
             whole.eval()(torch.zeros(1, *shape))  # tells an activation the size of what it is given

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from lib.config import OUT, STAGE
+from lib.config import OUT, STAGE, unfinished
 from lib.params import ConfigError, known, root
 from lib.stages import describe, instances
 
@@ -72,6 +73,7 @@ def run(notebook: str, out: str, **parameters) -> None:
     prefix = f"{instance.name}  " if int(os.environ.get(JOBS) or 1) > 1 else ""
     _execute(root() / notebook, target, parameters, prefix)
     tidy(target)
+    shutil.rmtree(unfinished(), ignore_errors=True)
 
 
 def _refuse_stale(instance) -> None:

@@ -54,11 +54,17 @@ class Progress:
 
     def save(self, content: dict) -> None:
         """Keep `content`: tensors, numbers, text, and lists and dictionaries of them; the file is never cut short."""
-        if self.path is not None:
+        if self.path is None:
+            return
+        partial = self.path.with_name(self.path.name + ".partial")
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_name(self.path.name + ".partial")
             torch.save({"key": self.key, "probe": self.probe, "content": content}, partial)
             os.replace(partial, self.path)
+        except (OSError, RuntimeError) as error:  # torch says in a RuntimeError that the disk is full
+            partial.unlink(missing_ok=True)
+            self.log(f"progress cannot be kept in {self.path.parent} ({str(error).splitlines()[0]}): if this is "
+                     "interrupted, it begins anew; free some space")
 
     def remove(self) -> None:
         """The computation is done: its file goes, so that it is not taken for a result."""

@@ -9,9 +9,9 @@ from lib.params import ConfigError, known
 class Data:
     """Which images are used, in what form, and how they are split (`lib.sources.splits`).
 
-    source: the data set that is read, None for the one that the run is named after. classes, without, limit,
-    fraction: which of its images; validation: the share of the training images that chooses the checkpoint; seed
-    of all these choices. size: pixels of a side, None for the images as they are. stream: read from disk in batches.
+    source: the data set that is read, None for that of the run's name. classes, without, limit, fraction: which images;
+    validation: the share of the training images that chooses the checkpoint; seed of these choices. size: pixels of a
+    side, None for the images as they are. stream: read from disk in batches.
     """
 
     source: str | None
@@ -94,10 +94,9 @@ class Landscape:
 
 @dataclass(frozen=True)
 class Flatness:
-    """Average- and worst-case flatness (Stutz et al. 2021), see `lib.flatness`.
+    """Average- and worst-case flatness (Stutz et al. 2021), see `lib.flatness`: the largest ||v_l|| / ||w_l|| of each.
 
-    average, worst: the largest ||v_l|| / ||w_l|| of each. draws: random v of the first; restarts of the second; steps:
-    of the attack in both, and of the search in the second.
+    draws: random v of the first; restarts of the second; steps: of the attack in both, of the search in the second.
     """
 
     average: float
@@ -124,10 +123,9 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is tried of weight perturbation (`lib.perturbation`), each in the training that `Trajectory` describes.
+    """What is tried of weight perturbation (`lib.perturbation`), in trainings as `Trajectory` says, with one `warmup`.
 
     adversarial, random: values of gamma in either direction. steps, alternations: values of K2 and A, at `gamma`.
-    warmup: as in `lib.methods.awp`, of all of them.
     """
 
     adversarial: list
@@ -166,9 +164,8 @@ class Balance:
 class Adaptive:
     """What a classifier is attacked with that may be one of C classes and their dummies (`lib.adaptive`).
 
-    steps, restarts, step_size (in units of eps): of the attacks along gradients. many: numbers of steps, and radii: in
-    units of eps, along which accuracy has to fall. queries: of attacks without gradients; decisions: how many images
-    are given to the one that sees labels only.
+    steps, restarts, step_size (in eps): of attacks along gradients. many steps and radii (in eps): along which accuracy
+    has to fall. queries: of attacks without gradients; decisions: images for the one that sees labels only.
     """
 
     steps: int
@@ -202,9 +199,9 @@ class Failures:
 
 @dataclass(frozen=True)
 class Activations:
-    """Networks that differ in their activation (`lib.gating.networks`).
+    """Networks that differ in their activation (`lib.gating.networks`); `radii` (in eps), `many`: of attacks.
 
-    variants: of Sparta, name -> knobs that differ. radii, in units of eps, and `many` steps: where error is measured.
+    variants: of Sparta, name -> knobs that differ.
     """
 
     compared: list[str]
@@ -236,11 +233,16 @@ class Transplant:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where to compute: `device` auto, cpu or cuda; `threads` of the CPU; `workers` that read streamed images."""
+    """Where and how to compute, see params.yaml and `lib.compute`."""
 
     device: str
+    precision: str
+    memory_format: str
+    compile: bool | str
+    deterministic: bool | str
     threads: int
     workers: int
+    processes: int
 
 
 SCHEMA = {kind.__name__.lower(): kind for kind in (

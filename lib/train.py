@@ -1,9 +1,10 @@
 """The one training loop. What a method changes is in `lib.methods`; everything else is here, on one page."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
-from lib import activations, attacks, compute, methods
-from lib.config import Config, on_the_spot
+from lib import activations, attacks, compute, methods, resume, world
+from lib.config import Config, on_the_spot, unfinished
 from lib.data import Dataset, Files, Images, batches
 from lib.methods import Method, Moment
-from lib.params import known
+from lib.params import ConfigError, known
 
 CHECKPOINTS = ("best", "last")
 VALIDATION_SEED = 1_000_000  # of the attack that picks the checkpoint: the same noise after each epoch
@@ -26,9 +27,8 @@ class Trained:
     """What training leaves: the history, a row an epoch, the weights of the best and of the last epoch, and a trace.
 
     Best is the epoch with the highest accuracy on the validation images: under attack if the method trains with
-    an adversary, clean otherwise. The test images have no part in it. trace: what the network said of each test image
-    along the way, clean and under the training attack: `epoch` (E,), `label` (N,), `clean` and `attacked` (E, N).
-    Nothing is chosen by it.
+    an adversary, clean otherwise. trace: what the network said of each test image along the way, clean and under the
+    training attack: `epoch` (E,), `label` (N,), `clean` and `attacked` (E, N). Nothing is chosen by it.
     """
 
     history: pd.DataFrame
@@ -42,78 +42,147 @@ class Trained:
         for name, state in self.states.items():
             torch.save(state, folder / f"{name}.pt")
 
+    @classmethod
+    def load(cls, folder: Path) -> "Trained":
+        """What `save` has put there."""
+        states = {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+        with np.load(folder / "trace.npz") as trace:
+            return cls(pd.read_csv(folder / "history.csv"), states, dict(trace))
+
 
 def initial(config: Config, method: Method, data: Dataset, device: torch.device) -> nn.Module:
     """The untrained classifier of a run, its weights drawn from the run's seed."""
     torch.manual_seed(config.seed)
     model = method.network(config.model, data.shape, len(data.classes), data.statistics)
-    return model.to(device)
+    return compute.place(model, config.compute, device)
+
+
+class Run(NamedTuple):
+    """What a training works with. objective: the mean loss of a batch, its gradients averaged over all processes."""
+
+    model: nn.Module
+    objective: nn.Module
+    optimizer: SGD
+    scheduler: lr_scheduler.LRScheduler
+    generator: torch.Generator
+
+
+class Objective(nn.Module):
+    """The method's loss of a batch, as a scalar: a module, so that DistributedDataParallel can hold any method."""
+
+    def __init__(self, method: Method, model: nn.Module):
+        super().__init__()
+        self.method, self.model = method, model
+
+    def forward(self, *batch) -> Tensor:
+        """x, x_adv, y and the moment -> the mean loss."""
+        return self.method.loss(self.model, *batch).mean()
+
+
+@dataclass
+class Found:
+    """What a training has found so far: rows of the history, looks at the test images, weights, the best score."""
+
+    rows: list = field(default_factory=list)
+    looks: list = field(default_factory=list)
+    states: dict = field(default_factory=dict)
+    best: tuple = (-1.0,)
+
+
+def begin(config: Config, method: Method, data: Dataset, device: torch.device) -> Run:
+    """A training before its first step. Raises ConfigError for a batch that the processes cannot share alike."""
+    batch = min(config.train.batch_size, len(data.train))
+    if batch % world.size():
+        raise ConfigError(f"{world.size()} processes cannot share a batch of {batch} alike: change train.batch_size or "
+                          "compute.processes")
+    model = world.synchronised(initial(config, method, data, device))
+    total = config.train.epochs * max(1, len(data.train) // config.train.batch_size)
+    return Run(model, world.replicated(Objective(method, model)), *optimizer_and_schedule(config, model, total),
+               world.generator(config.seed, device, batch))
 
 
 def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print,
-        look: Callable[[int, nn.Module], None] = lambda epoch, model: None, method: Method | None = None) -> Trained:
+        look: Callable[[int, nn.Module], None] | None = None, method: Method | None = None,
+        keep: Mapping[str, int] | None = None) -> Trained:
     """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`.
 
     look: called after each epoch with its number, from 1, and the classifier as it would be deployed now. It has to
-    leave the classifier as it is. method: in place of the one that `config.method` spells.
+    leave the classifier as it is. method: in place of the one that `config.method` spells. keep: further states, by
+    name, each with the epoch after which it is kept. A stage that was interrupted goes on after its last whole epoch,
+    on one CPU thread to the same bits, unless it has a `look` or a `method` of its own, of which nothing is kept.
+    Raises ConfigError where memory does not hold a batch, FloatingPointError where training diverges.
     """
-    method = method or methods.build(config)
-    model = initial(config, method, data, device)
-    generator = compute.generator(config.seed, device)
-    per_epoch = max(1, len(data.train) // config.train.batch_size)
-    total = config.train.epochs * per_epoch
-    optimizer, scheduler = optimizer_and_schedule(config, model, total)
-    rows, traces, states, best = [], [], {}, (-1.0,)
-    for epoch in range(1, config.train.epochs + 1):
-        mean_loss = train_epoch(config, method, model, data.train, optimizer, scheduler, generator,
-                                start=(epoch - 1) / config.train.epochs)
-        deployed = method.deploy(model)
-        clean, robust = validate(config, deployed, data.validation)
-        rows.append({"epoch": epoch, "loss": mean_loss, "clean": clean, "robust": robust})
-        states["last"] = snapshot(deployed)
-        score = (robust, clean) if method.attack else (clean, robust)
-        if score > best:
-            best, states["best"] = score, states["last"]
-        if epoch % config.train.trace == 0 or epoch == config.train.epochs:
-            traces.append((epoch, *predicted(config, deployed, data.test)))
-        look(epoch, deployed)
-        log(f"epoch {epoch}/{config.train.epochs}  loss {mean_loss:.3f}  "
-            f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
-        if not mean_loss < float("inf"):
-            raise FloatingPointError(f"loss {mean_loss} in epoch {epoch}: lower train.lr (now {config.train.lr})")
-    for name, state in states.items():
-        model.load_state_dict(state)
-        method.finish(model, data.validation, compute.generator(VALIDATION_SEED, device))
-        states[name] = snapshot(model)
+    place = unfinished() if look is None and method is None else None
+    method, found, epochs = method or methods.build(config), Found(), config.train.epochs
+    run = begin(config, method, data, device)
+    checkpoint = resume.Checkpoint(place, config, data, run, found, method.memory, log)
+    for epoch in range(1, checkpoint.load() + 1):
+        log(line(config, found, epoch))
+    example = torch.zeros(config.train.batch_size // world.size(), *data.shape, device=device)
+    compute.compiled(run.model, config.compute, example, log)
+    for epoch in range(len(found.rows) + 1, epochs + 1):
+        with compute.memory_for(config.train.batch_size):
+            loss = train_epoch(config, method, run.model, data.train, run.optimizer, run.scheduler, run.generator,
+                               (epoch - 1) / epochs, run.objective)
+        deployed = method.deploy(run.model)
+        judge(config, method, deployed, data, loss, found)
+        found.states |= {name: found.states["last"] for name, at in (keep or {}).items() if at == epoch}
+        if look:
+            look(epoch, deployed)
+        log(line(config, found, epoch))
+        if not loss < float("inf"):
+            raise FloatingPointError(f"loss {loss} in epoch {epoch}: lower train.lr (now {config.train.lr})")
+        checkpoint.save(epoch)
+    for name in CHECKPOINTS:
+        run.model.load_state_dict(found.states[name])
+        method.finish(run.model, data.validation, compute.generator(VALIDATION_SEED, device))
+        found.states[name] = snapshot(run.model)
     labels = data.test.y.cpu().numpy().astype(np.int16)
-    trace = dict(zip(("epoch", "clean", "attacked"), map(np.array, zip(*traces, strict=True)), strict=True))
-    return Trained(pd.DataFrame(rows), states, {"label": labels, **trace})
+    epochs, clean, attacked = zip(*found.looks, strict=True)
+    trace = {"epoch": np.array(epochs), "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()}
+    return Trained(pd.DataFrame(found.rows), found.states, {"label": labels, **trace})
+
+
+def judge(config: Config, method: Method, model: nn.Module, data: Dataset, loss: float, found: Found) -> None:
+    """Adds an epoch, whose mean loss was `loss`, to what is found, with the classifier that it would hand over."""
+    epoch = len(found.rows) + 1
+    clean, robust = validate(config, model, data.validation)
+    found.rows.append({"epoch": epoch, "loss": loss, "clean": clean, "robust": robust})
+    found.states["last"] = snapshot(model)
+    score = (robust, clean) if method.attack else (clean, robust)
+    if score > found.best:
+        found.best, found.states["best"] = score, found.states["last"]
+    if epoch % config.train.trace == 0 or epoch == config.train.epochs:
+        found.looks.append((epoch, *map(torch.from_numpy, predicted(config, model, data.test))))
+
+
+def line(config: Config, found: Found, epoch: int) -> str:
+    """What is told of an epoch."""
+    row = found.rows[epoch - 1]
+    return (f"epoch {epoch}/{config.train.epochs}  loss {row['loss']:.3f}  "
+            f"validation: clean {row['clean']:.1%}, PGD-{config.train.steps} {row['robust']:.1%}")
 
 
 def train_epoch(config: Config, method: Method, model: nn.Module, images: Images | Files, optimizer, scheduler,
-                generator: torch.Generator, start: float) -> float:
+                generator: torch.Generator, start: float, objective: nn.Module | None = None) -> float:
     """One pass over the images, from `start` (the share of training that is done); returns its mean loss."""
     model.train()
-    losses = []
+    losses, objective = [], objective or Objective(method, model)
     steps = max(1, len(images) // config.train.batch_size)
     stream = batches(images, config.train.batch_size, generator, config.train.augment)
-    for i, (x, y) in enumerate(stream):
-        moment = Moment(start + i / steps / config.train.epochs, generator)
-        x_adv = method.attack(model, x, y, moment) if method.attack else x
-        closure = partial(mean_loss, method, model, x, x_adv, y, moment)
-        optimizer.zero_grad()
-        with method.around(model, closure, moment):
-            loss = closure()
-            loss.backward()
-        optimizer.step()
-        scheduler.step()
-        losses.append(loss.detach())
-    return torch.stack(losses).mean().item()
-
-
-def mean_loss(method: Method, *batch) -> Tensor:
-    """The method's loss, as a scalar."""
-    return method.loss(*batch).mean()
+    with compute.fast(config.compute, generator.device):
+        for i, (x, y) in enumerate(stream):
+            moment = Moment(start + i / steps / config.train.epochs, generator)
+            x_adv = method.attack(model, x, y, moment) if method.attack else x
+            closure = partial(objective, x, x_adv, y, moment)
+            optimizer.zero_grad()
+            with method.around(model, closure, moment):
+                loss = closure()
+                loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.detach())
+    return world.total(torch.stack(losses).mean()).item() / world.size()
 
 
 def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
@@ -145,14 +214,18 @@ def validate(config: Config, model: nn.Module, images: Images | Files) -> tuple[
 
 def predicted(config: Config, model: nn.Module, images: Images | Files, batch_size: int = 500) -> list[np.ndarray]:
     """What the model says of the images, clean and under the training attack: two arrays (N,)."""
-    generator = compute.generator(VALIDATION_SEED, images.y.device)
-    said = []
-    with attacks.under_attack(model), torch.no_grad():
-        for x, y in images.in_order(batch_size):
-            x_adv = attacks.pgd(model, x, y, threat=config.threat, steps=config.train.steps,
-                                step_size=config.train.step_size, generator=generator)
+    generator, device = compute.generator(VALIDATION_SEED, images.y.device), images.y.device
+    said, batch = [], 0
+    with attacks.under_attack(model), torch.no_grad(), compute.eager(config.compute, device):
+        for batch, (x, y) in enumerate(images.in_order(batch_size), 1):
+            if batch % world.size() != world.rank():  # another process has it, and draws this noise for it
+                attacks.noise(model, x, y, threat=config.threat, generator=generator)
+                continue
+            with compute.fast(config.compute, device):
+                x_adv = attacks.pgd(model, x, y, threat=config.threat, steps=config.train.steps,
+                                    step_size=config.train.step_size, generator=generator)
             said.append(torch.stack([model(z).argmax(1) for z in (x, x_adv)]))
-    return list(torch.cat(said, 1).cpu().numpy().astype(np.int16))
+    return list(torch.cat(world.gathered(said, batch), 1).cpu().numpy().astype(np.int16))
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -164,9 +237,7 @@ def load(config: Config, data: Dataset, device: torch.device) -> Trained:
     """What stage `train` wrote for this run. By hand, in `smoke`, a run that is not there is trained on the spot."""
     folder = config.folder("train")
     if (folder / "last.pt").exists():
-        states = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in CHECKPOINTS}
-        with np.load(folder / "trace.npz") as trace:
-            return Trained(pd.read_csv(folder / "history.csv"), states, dict(trace))
+        return Trained.load(folder)
     on_the_spot("train", config, folder / "last.pt")
     return fit(config, data, device, log=lambda line: None)
 

@@ -139,6 +139,7 @@ def test_divergence_is_an_error_that_names_the_knob(cfg, digits):
 @pytest.mark.parametrize(("device", "cuda"), [("auto", False), ("cpu", False)])
 def test_device(device, cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    assert compute.device(config.Compute(device, 1, 0)).type == "cpu"
+    here = config.load("smoke", "digits").compute
+    assert compute.device(replace(here, device=device)).type == "cpu"
     with pytest.raises(params.ConfigError, match="compute.device is cuda, but torch sees no GPU"):
-        compute.device(config.Compute("cuda", 1, 0))
+        compute.device(replace(here, device="cuda"))

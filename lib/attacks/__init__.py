@@ -15,6 +15,7 @@ from lib.attacks.gradient import fgsm, noise, pgd, temperature_pgd
 from lib.attacks.losses import LOSSES, Loss, cross_entropy, dlr, kl, margin, targeted_dlr, tempered
 from lib.attacks.search import square
 from lib.attacks.threat import check, norm2, project, step, under_attack, uniform_in_ball
+from lib.compute import exact
 from lib.config import Threat
 from lib.params import ConfigError, known
 
@@ -58,7 +59,7 @@ def from_params(name: str, numbers: dict, threat: Threat) -> Callable[..., Tenso
         """The attack with its numbers filled in."""
         if loss != "kl":
             return ATTACKS[kind](model, x, y, threat=threat, generator=generator, **numbers)
-        with under_attack(model), torch.no_grad():
+        with under_attack(model), torch.no_grad(), exact(x.device):
             clean = model(x)
         return ATTACKS[kind](model, x, y, threat=threat, generator=generator, **numbers | {"loss": kl(clean)})
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy, targeted_dlr
 from lib.attacks.threat import loss_and_gradient, norm2, project, step, under_attack
+from lib.compute import exact
 from lib.config import Threat
 from lib.params import ConfigError
 
@@ -27,6 +28,7 @@ def apgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, generator: t
     with under_attack(model):
         for _ in range(restarts):
             best.improve(lambda i: _ascend(model, x[i], y[i], threat, steps, loss, rho, generator))
+            best.confirm(model, y)
     return best.x
 
 
@@ -48,6 +50,7 @@ def apgd_targeted(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, gen
             for _ in range(restarts):
                 best.improve(lambda i, target=target: _ascend(model, x[i], y[i], threat, steps, targeted_dlr(target[i]),
                                                               rho, generator))
+                best.confirm(model, y)
     return best.x
 
 
@@ -71,6 +74,13 @@ class _Best:
         if len(left):
             found = attack(left)
             self.update(found.x, found.loss, found.fooled, left)
+
+    def confirm(self, model: nn.Module, y: Tensor) -> None:
+        """After an attack in low precision: fooled is what float32 says of the examples, and the rest goes on."""
+        if torch.is_autocast_enabled(self.x.device.type):
+            with torch.no_grad(), exact(self.x.device):
+                said = torch.cat([model(part) for part in self.x.split(500)]).argmax(1)
+            self.fooled &= said != y
 
     def update(self, x: Tensor, loss: Tensor, fooled: Tensor, at: Tensor | slice = slice(None)) -> None:
         """Take over what is better: fooling before not fooling, then the higher loss."""

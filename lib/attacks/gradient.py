@@ -1,10 +1,13 @@
 """Attacks along the gradient: FGSM, PGD and Temperature-PGD; and random noise, their control."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy, tempered
 from lib.attacks.threat import better, loss_and_gradient, normal, project, step, under_attack, uniform_in_ball
+from lib.compute import exact
 from lib.config import Threat
 from lib.params import known
 
@@ -43,8 +46,10 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
     with under_attack(model, batchnorm):
         for _ in range(restarts):
             x_adv = STARTS[start](x, threat, generator)
-            for _ in range(steps):
-                losses, gradient = loss_and_gradient(model, x_adv, y, loss)
+            for i in range(steps):
+                # So near to x bfloat16 hardly tells the two apart: the first step of TRADES would be noise.
+                with exact(x.device) if start == "near" and i == 0 else nullcontext():
+                    losses, gradient = loss_and_gradient(model, x_adv, y, loss)
                 if keep_best:
                     best, highest = better(best, highest, x_adv, losses)
                 x_adv = project(x_adv + step(gradient, threat, step_size * threat.eps), x, threat)

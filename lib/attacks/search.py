@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lib.attacks.losses import margin
 from lib.attacks.threat import under_attack
+from lib.compute import exact
 from lib.config import Threat
 from lib.params import ConfigError
 
@@ -26,7 +27,7 @@ def square(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, generator:
         raise ConfigError("square is written for Linf: in a recipe for L2, drop it by `attacks: {square: null}`; the "
                           "tier final has the reference one")
     n, channels, height, width = x.shape
-    with under_attack(model), torch.no_grad():
+    with under_attack(model), torch.no_grad(), exact(x.device):  # it goes by predictions alone
         stripes = _signs((n, channels, 1, width), x, generator)
         best = (x + threat.eps * stripes).clamp(0, 1)
         highest = margin(model(best), y)

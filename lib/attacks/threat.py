@@ -1,16 +1,19 @@
 """The ball of the threat model, its steps and projections; and the model as an attacker meets it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from lib import world
 from lib.attacks.losses import Loss
 from lib.config import Threat
 from lib.params import ConfigError, known
 
 BATCHNORM = (nn.modules.batchnorm._BatchNorm,)
+most = sys.maxsize  # images that memory has held at once
 
 
 @contextmanager
@@ -66,12 +69,49 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> None:
 
 
 def loss_and_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """The loss of each image, and the gradient of their sum: a mean would underflow in low precision."""
+    """The loss of each image, and the gradient of their sum: a mean would underflow in low precision.
+
+    Where memory does not hold the batch, it is done in two halves from then on, and a line says so.
+    """
+    global most
+    if len(x) <= most:
+        try:
+            return _at_once(model, x, y, loss)
+        except torch.OutOfMemoryError:
+            most = len(x) - 1
+        # Outside of `except`, so that the tensors of the failed attempt are gone.
+        print(f"out of memory with an attack on {len(x)} images at once: from now on in two halves", file=sys.stderr)
+        if x.is_cuda:
+            torch.cuda.empty_cache()
+    if any(layer.training for layer in model.modules() if isinstance(layer, BATCHNORM)):
+        raise ConfigError(f"out of memory with an attack on {len(x)} images, whose BatchNorm needs all of them: lower "
+                          "train.batch_size, or attack with batchnorm: eval")
+    try:
+        return _in_halves(model, x, y, loss)
+    except torch.OutOfMemoryError:
+        raise ConfigError(f"out of memory with an attack on half of {len(x)} images: lower train.batch_size or "
+                          "evaluate.batch_size") from None
+
+
+def _at_once(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         losses = loss(model(x), y)
         gradient, = torch.autograd.grad(losses.sum(), x)
     return losses.detach(), gradient
+
+
+def _in_halves(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """The same in half the memory and one forward pass more: losses may know their batch, so they get all logits."""
+    halves = x.detach().tensor_split(2)
+    with torch.no_grad():
+        logits = torch.cat([model(half) for half in halves])
+    with torch.enable_grad():
+        losses = loss(logits.requires_grad_(), y)
+        above, = torch.autograd.grad(losses.sum(), logits)
+        gradients = [torch.autograd.grad(model(half.requires_grad_()), half, part)[0]
+                     for half, part in zip(halves, above.tensor_split(2), strict=True)]
+    return losses.detach(), torch.cat(gradients)
 
 
 def better(best: Tensor, highest: Tensor, x: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,12 +144,17 @@ def uniform_in_ball(x: Tensor, threat: Threat, generator: torch.Generator) -> Te
     """A perturbation drawn uniformly from the ball, one for each image."""
     known("norm", threat.norm, ("Linf", "L2"))
     if threat.norm == "Linf":
-        return threat.eps * (2 * torch.rand(x.shape, generator=generator, device=x.device) - 1)
+        return threat.eps * (2 * uniform(x, generator, x.shape[1:]) - 1)
     direction = normal(x, generator)
-    radius = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) ** (1 / x[0].numel())
+    radius = uniform(x, generator, (1, 1, 1)) ** (1 / x[0].numel())
     return threat.eps * radius * direction / norm2(direction)
 
 
 def normal(x: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal noise like x."""
-    return torch.randn(x.shape, generator=generator, device=x.device)
+    return world.draw(lambda n: torch.randn(n, *x.shape[1:], generator=generator, device=x.device), len(x), generator)
+
+
+def uniform(x: Tensor, generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Numbers from [0, 1) of this shape for each image of x."""
+    return world.draw(lambda n: torch.rand(n, *shape, generator=generator, device=x.device), len(x), generator)

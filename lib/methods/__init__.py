@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -58,6 +58,8 @@ class Method:
     batch, the mean as a scalar.
     deploy: model -> the classifier that training would hand over now, which is validated and kept.
     finish: (model, images, generator) changes the trained classifier in place; `images` are the validation images.
+    memory: what the method keeps from step to step, by the name of its part: tensors and numbers, in dictionaries. An
+    interrupted training goes on with it.
     """
 
     network: Callable[..., nn.Module]
@@ -66,6 +68,7 @@ class Method:
     around: Callable[..., AbstractContextManager] = lambda model, loss, moment: nullcontext()
     deploy: Callable[[nn.Module], nn.Module] = lambda model: model
     finish: Callable[[nn.Module, Images, torch.Generator], None] = lambda model, images, generator: None
+    memory: dict = field(default_factory=dict)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, moment: Moment) -> Tensor:

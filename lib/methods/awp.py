@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lib import world
 from lib.config import Config
 from lib.methods import Method, bounded
 from lib.params import known
@@ -74,6 +75,7 @@ def ascend(model: nn.Module, loss: Callable[[], Tensor], gamma: float, size: flo
     for _ in range(steps):
         with moved(model, (1.0, v)), statistics_kept(model):
             gradient = dict(zip(weights, torch.autograd.grad(loss(), weights.values()), strict=True))
+        world.average(gradient.values())  # so that v is the same in all processes
         step = layer_normalised(model, gradient, size)
         v = projected(model, {name: d + step[name] for name, d in v.items()}, gamma)
     return v

@@ -28,7 +28,7 @@ def add_on(method: Method, config: Config, *, strength: float) -> Method:
     so is the first epoch. The adversary and its radius are left as they are.
     """
     bounded("balanced.strength", strength, least=0)
-    record = Record(config.train.epochs)
+    record = Record(config.train.epochs, method.memory.setdefault("balanced", {}))
 
     def loss(model, x, x_adv, y, moment):
         """The objective's losses, weighted by class."""

@@ -22,7 +22,7 @@ def add_on(method: Method, config: Config, *, lambda_1: float, lambda_2: float, 
     for name, value in (("lambda_1", lambda_1), ("lambda_2", lambda_2)):
         bounded(f"cfa.{name}", value, least=0)
     bounded("cfa.begin", begin, least=0, most=1)
-    record = Record(config.train.epochs)
+    record = Record(config.train.epochs, method.memory.setdefault("cfa", {}))
     trades = config.method.split("+")[0] == "trades"
     beta = config.knobs["trades"]["beta"] if trades else 0.0
 

@@ -21,27 +21,27 @@ def add_on(method: Method, config: Config, *, decay: float) -> Method:
     are soon forgotten. BatchNorm's statistics are averaged with the weights.
     """
     bounded("ema.decay", decay, least=0, most=1)
-    average, taken = {}, 0
+    memory = method.memory.setdefault("ema", {"average": {}, "taken": 0})
 
     def towards(state, steps):
         """The average after `state`, the `steps`-th one, is taken in."""
-        share = 1 - min(decay, steps / (9 + steps))
+        share, average = 1 - min(decay, steps / (9 + steps)), memory["average"]
         return {name: torch.lerp(average.get(name, value), value, share) if value.is_floating_point() else value.clone()
                 for name, value in state.items()}
 
     @contextmanager
     def around(model, loss, moment):
         """Takes in the weights that the step before has left."""
-        nonlocal average, taken
-        taken += 1
-        average = towards({name: value.detach() for name, value in model.state_dict().items()}, taken)
+        memory["taken"] += 1
+        state = {name: value.detach() for name, value in model.state_dict().items()}
+        memory["average"] = towards(state, memory["taken"])
         with method.around(model, loss, moment):
             yield
 
     def deploy(model):
         """A copy of the classifier, at the average."""
         averaged = copy.deepcopy(method.deploy(model))
-        averaged.load_state_dict(towards(averaged.state_dict(), taken + 1))
+        averaged.load_state_dict(towards(averaged.state_dict(), memory["taken"] + 1))
         return averaged
 
     return replace(method, around=around, deploy=deploy)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lib import attacks, models
+from lib.compute import exact
 from lib.config import Config
 from lib.methods import Method, bounded, cross_entropy
 
@@ -28,7 +29,7 @@ def objective(config: Config, *, beta: float, warmup: float, batchnorm: str) -> 
 
     def attack(model, x, y, moment):
         """PGD on the divergence from the prediction for x."""
-        with attacks.under_attack(model, batchnorm), torch.no_grad():
+        with attacks.under_attack(model, batchnorm), torch.no_grad(), exact(x.device):
             clean = model(x)
         return attacks.pgd(model, x, y, threat=moment.threat(threat, warmup), steps=train.steps, start="near",
                            step_size=train.step_size, loss=attacks.kl(clean), batchnorm=batchnorm,
