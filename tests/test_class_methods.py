@@ -62,7 +62,7 @@ class TestRecord:
     @pytest.mark.parametrize(("epochs", "steps"), [(2, 3), (7, 19), (30, 18), (49, 3)])
     def test_an_epoch_is_over_when_the_next_begins(self, epochs, steps):
         """With progress as the loop of training computes it: 1 / 49 * 49 is less than 1 in floating point."""
-        record, y = Record(epochs), torch.tensor([0, 0, 1])
+        record, y = Record(epochs, {}), torch.tensor([0, 0, 1])
         for epoch in range(min(epochs, 4)):
             for step in range(steps):
                 now = moment(epoch / epochs + step / steps / epochs)
