@@ -75,7 +75,7 @@ class TestRecord:
         assert record.counts.tolist() == [[2 * steps * (epoch % 2), steps, 0], [2 * steps, steps, 0]]
 
     def test_a_class_without_images_counts_as_wrong(self):
-        record = Record(2)
+        record = Record(2, {})
         record.count(torch.eye(3)[:1], torch.tensor([0]), moment(0.0))
         assert record.at(moment(0.5)).tolist() == [1, 0, 0]
 
