@@ -72,7 +72,7 @@ class TestRecord:
                     assert record.at(now)[:2].tolist() == pytest.approx([expected[0], 1.0])
                 right = torch.tensor([epoch % 2 == 1, epoch % 2 == 1, True])
                 record.count(F.one_hot(torch.where(right, y, 2), 3).float(), y, now)
-        assert record.counts.tolist() == [[2 * steps * (epoch % 2), steps, 0], [2 * steps, steps, 0]]
+        assert record.memory["counts"].tolist() == [[2 * steps * (epoch % 2), steps, 0], [2 * steps, steps, 0]]
 
     def test_a_class_without_images_counts_as_wrong(self):
         record = Record(2, {})

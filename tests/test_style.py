@@ -82,9 +82,10 @@ def test_the_science_is_below_the_story():
     assert imports("figures") == imports("params") == imports("stats") == set()
     assert imports("config") == {"params", "sections"} and imports("stages") == {"config", "params"}
     assert imports("notebook") == {"config", "params", "stages"}
-    assert imports("attacks") <= {"config", "params"} and imports("activations") == {"params"}
+    assert imports("world") == set() and imports("compute") == {"config", "layers", "params"}
+    assert imports("attacks") <= {"compute", "config", "params", "world"} and imports("activations") == {"params"}
     assert imports("models") == {"activations", "config", "layers", "params", "residual"}
-    assert imports("data") == {"augment", "config", "params"} and imports("sources") == {"config", "data", "params"}
+    assert imports("data") == {"augment", "config", "params", "world"} and imports("sources") == {"config", "data", "params"}
     assert not imports("train") & {"evaluate", "landscape", "figures", "sources"}
     assert imports("claims") <= {"activations", "adaptive", "balance", "classwise", "config", "evaluate", "forks",
                                  "gating", "overfitting", "perturbation", "published", "removal", "stats",
