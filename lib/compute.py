@@ -96,6 +96,7 @@ def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module
     """
     known("memory format", compute.memory_format, ("auto", "contiguous", "channels_last"),
           "compute.memory_format of params.yaml")
+    device = torch.device(device)
     last = device.type == "cpu" or precision(compute, device) == torch.bfloat16
     if compute.memory_format == "channels_last" or compute.memory_format == "auto" and last:
         return model.to(device, memory_format=torch.channels_last)
