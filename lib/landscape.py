@@ -4,6 +4,9 @@ In weight space: g(alpha) = mean_i max_{x' in B(x_i, eps)} l(f_{w + alpha d}(x')
 direction d, with the adversarial examples made anew at each point (after Wu et al. 2020; directions after Li et al.
 2018). In input space: the loss around the images, along the gradient and along random signs (`inputs`).
 
+Points come one after the other, images in batches: all points in one batch, through `torch.func.vmap` over weights, was
+not faster where we measured (1.06 of the time with 13 points of 128 digits, 1.27 with 4 points of 32 CIFAR-10 images).
+
 The network is in eval mode, without gradients of its parameters, and its weights come back bit for bit.
 """
 

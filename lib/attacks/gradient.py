@@ -1,6 +1,7 @@
 """Attacks along the gradient: FGSM, PGD and Temperature-PGD; and random noise, their control."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -37,27 +38,42 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
 
     x: (N, C, H, W) in [0, 1]; y: (N,). step_size: in units of eps. start: 'uniform', a random point of the ball;
     'near', normal noise of standard deviation 0.001 (TRADES); or the 'image' itself. keep_best: return, for each
-    image, the iterate of the highest loss instead of the last one; several restarts always return the best of them.
+    image, the iterate of the highest loss instead of the last one; several restarts are one batch, and the best of them
+    is returned.
     batchnorm: see `under_attack`. `threat.eps` may be one radius, or (N, 1, 1, 1): each image its own.
     Returns x_adv like x, within the ball around x and within [0, 1].
     """
     known("start", start, STARTS)
-    best, highest = x.clone(), torch.full_like(y, -torch.inf, dtype=x.dtype)
+    if restarts > 1:  # all in one batch
+        x, y, threat, loss = x.repeat(restarts, 1, 1, 1), y.repeat(restarts), _repeat(threat, restarts), _of_each(
+            loss, restarts)
+    best, highest = x, torch.full_like(y, -torch.inf, dtype=x.dtype)
     with under_attack(model, batchnorm):
-        for _ in range(restarts):
-            x_adv = STARTS[start](x, threat, generator)
-            for i in range(steps):
-                # So near to x bfloat16 hardly tells the two apart: the first step of TRADES would be noise.
-                with exact(x.device) if start == "near" and i == 0 else nullcontext():
-                    losses, gradient = loss_and_gradient(model, x_adv, y, loss)
-                if keep_best:
-                    best, highest = better(best, highest, x_adv, losses)
-                x_adv = project(x_adv + step(gradient, threat, step_size * threat.eps), x, threat)
-            if not keep_best and restarts == 1:
-                return x_adv
-            with torch.no_grad():
-                best, highest = better(best, highest, x_adv, loss(model(x_adv), y))
-    return best
+        x_adv = STARTS[start](x, threat, generator)
+        for i in range(steps):
+            # So near to x bfloat16 hardly tells the two apart: the first step of TRADES would be noise.
+            with exact(x.device) if start == "near" and i == 0 else nullcontext():
+                losses, gradient = loss_and_gradient(model, x_adv, y, loss)
+            if keep_best:
+                best, highest = better(best, highest, x_adv, losses)
+            x_adv = project(x_adv + step(gradient, threat, step_size * threat.eps), x, threat)
+        if not keep_best and restarts == 1:
+            return x_adv
+        with torch.no_grad():
+            best, highest = better(best, highest, x_adv, loss(model(x_adv), y))
+    first = highest.view(restarts, -1).argmax(0)
+    return best.view(restarts, -1, *x.shape[1:])[first, torch.arange(len(first), device=x.device)]
+
+
+def _repeat(threat: Threat, restarts: int) -> Threat:
+    """The threat model of images that are there several times; their radii may differ."""
+    return replace(threat, eps=threat.eps.repeat(restarts, 1, 1, 1)) if isinstance(threat.eps, Tensor) else threat
+
+
+def _of_each(loss: Loss, restarts: int) -> Loss:
+    """The loss of each restart by itself: it may know its images, as `kl` does."""
+    return lambda logits, y: torch.cat([loss(*part) for part in zip(logits.chunk(restarts), y.chunk(restarts),
+                                                                    strict=True)])
 
 
 def temperature_pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, inverse_temperature: float,
