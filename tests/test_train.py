@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.optim import SGD
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib import compute, config, data, methods, params, sources, train
 
@@ -128,6 +129,37 @@ def test_log_lines_show_progress(cfg, digits):
     lines = []
     train.fit(cfg, digits, CPU, lines.append)
     assert [line.split()[:2] for line in lines] == [["epoch", "1/2"], ["epoch", "2/2"]]
+
+
+class Synchronisations(TorchDispatchMode):
+    """Operations after which a GPU's host has to wait for a number or for a shape."""
+
+    waits = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select,
+             torch.ops.aten.bincount, torch.ops.aten._unique2)
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        mask = func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_) and any(
+            i is not None and i.dtype == torch.bool for i in args[1])
+        if func.overloadpacket in self.waits or mask:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["pgd", "trades", "mart", "pgd+awp", "pgd+ema", "pgd+cfa", "pgd+balanced", "pgd+he",
+                                    "consistency", "pgd+ducat", "pgd+sparta"])
+def test_the_host_never_waits_within_an_epoch(cfg, digits, method):
+    """But for its mean loss, at the end."""
+    run = replace(cfg, method=method)
+    made = methods.build(run)
+    model, objective, *rest = train.begin(run, made, digits, CPU)
+    train.train_epoch(run, made, model, digits.train, *rest, start=0.0, objective=objective)
+    with Synchronisations() as seen:
+        train.train_epoch(run, made, model, digits.train, *rest, start=0.5, objective=objective)
+    assert seen.found == ["aten._local_scalar_dense.default"]
 
 
 def test_divergence_is_an_error_that_names_the_knob(cfg, digits):

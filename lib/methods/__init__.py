@@ -74,7 +74,7 @@ class Method:
 def cross_entropy(logits: Tensor, y: Tensor, moment: Moment) -> Tensor:
     """-log p_y of each image in a training loss, (N,), with `moment.margin` off the logit of the label."""
     if moment.margin:
-        logits = logits - moment.margin * F.one_hot(y, logits.shape[1])
+        logits = logits - torch.zeros_like(logits).scatter(1, y[:, None], moment.margin)
     return F.cross_entropy(logits, y, reduction="none")
 
 
