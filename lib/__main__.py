@@ -7,6 +7,8 @@
   repro [JOBS]                         dvc repro, with up to JOBS stages side by side (2)
   figures                              say where the figures of the current profile are
   cost [DATASET] [METHOD ...]          count the passes of a training step of each method, and time it
+  bench [DATASET] [METHOD ...] [NAME=VALUE ...]
+                                       time training beside a plain loop and what the hardware allows
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -25,8 +27,12 @@ def run(notebook: str, out: str, *pairs: str) -> None:
     """Execute a notebook as a stage."""
     from lib import notebook as notebooks
 
-    parameters = dict(pair.split("=", 1) for pair in pairs)
-    notebooks.run(notebook, out, **{k: int(v) if v.isdigit() else v for k, v in parameters.items()})
+    notebooks.run(notebook, out, **_typed(dict(pair.split("=", 1) for pair in pairs)))
+
+
+def _typed(pairs: dict[str, str]) -> dict[str, str | int]:
+    """Numbers as numbers."""
+    return {name: int(value) if value.isdigit() else value for name, value in pairs.items()}
 
 
 def code(profile: str) -> None:
@@ -94,6 +100,15 @@ def cost(dataset: str = "", *specs: str) -> None:
           "equivalents: in forward passes; predicted and measured: more than the objective alone; [quartiles of steps]")
 
 
+def bench(*words: str) -> None:
+    """Run the benchmark, by default on the first data set, and say where its numbers are."""
+    from lib import bench
+
+    pairs = dict(word.split("=", 1) for word in words if "=" in word)
+    place = bench.run(*(word for word in words if "=" not in word), **_typed(pairs)).relative_to(params.root())
+    print(f"\nnumbers: {place}/bench.json\nfigures: {place}/figures/\nnotebook: {place}/bench.ipynb")
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -111,7 +126,7 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "cost": cost, "smoke": smoke}
+            "cost": cost, "bench": bench, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:

@@ -48,7 +48,7 @@ def passes(config: Config, dataset: Dataset, device: torch.device) -> Passes:
     """Counts the passes of one step of `config.method`, on a batch of training images, late in training."""
     step, model = _stepper(config, dataset, device)
     step(0.0)  # what add-ons gather in the first epoch is there
-    with _counted(model, min(config.train.batch_size, len(dataset.train))) as counts:
+    with counted(model, min(config.train.batch_size, len(dataset.train))) as counts:
         step(LATE)
     return Passes(**counts)
 
@@ -65,7 +65,7 @@ def _stepper(config: Config, dataset: Dataset, device: torch.device) -> tuple[Ca
 
 
 @contextmanager
-def _counted(model: nn.Module, batch: int):
+def counted(model: nn.Module, batch: int):
     """Counts passes of `batch` images while it is open, at the network's first convolution, which all images go
     through: forward, and backward, of which kind, where its gradients come: for its weight, or only for what goes
     into it.

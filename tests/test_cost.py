@@ -55,7 +55,7 @@ def test_other_methods(cfg, digits, spec, expected):
 def test_a_backward_pass_to_image_and_weights_reaches_weights(cfg, digits, model):
     """As the attack in the code of AWP's authors does it, whose gradients of the weights nobody uses."""
     x, y = digits.train.first(8).floats()
-    with cost._counted(model, 8) as counts:
+    with cost.counted(model, 8) as counts:
         torch.nn.functional.cross_entropy(model(x.requires_grad_()), y).backward()
         with torch.no_grad():
             model(x)
@@ -71,7 +71,7 @@ def test_counting_changes_nothing(cfg, digits, model):
         run = replace(cfg, method="pgd+awp", knobs={**cfg.knobs, "awp": AWP})
         step, network = cost._stepper(run, digits, CPU)
         if watched:
-            with cost._counted(network, 64):
+            with cost.counted(network, 64):
                 step(cost.LATE)
         else:
             step(cost.LATE)

@@ -5,6 +5,7 @@ They know nothing of files, models or params.yaml. Accuracies are given in [0, 1
 
 from lib.figures.adaptive import protocol_accuracy, raw_ends
 from lib.figures.balance import class_changes, pareto_curves
+from lib.figures.bench import sign_agreement, step_bars, step_growth, step_overheads
 from lib.figures.classes import agreement, class_accuracy, class_grids, class_scatter, classes_along, confusions, drops
 from lib.figures.errors import error_list, error_scatter, less_list
 from lib.figures.failures import always_by_class, failing_by_size, transfer_table
@@ -40,6 +41,6 @@ __all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "
            "fork_trade_off", "gate_lines", "gate_pictures", "homing_examples", "homing_rates", "images",
            "input_surfaces", "label_ends", "ladder", "landscape_curves", "landscape_surfaces", "learning_curves",
            "less_list", "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_accuracy", "protocol_pairs",
-           "protocol_sweeps", "raw_ends", "save", "strength", "sweep_limits", "temperature_gradients",
-           "temperature_panels", "temperature_sweep", "trade_off_map", "transfer_table", "use_style", "weakest_along",
-           "weight_histograms"]
+           "protocol_sweeps", "raw_ends", "save", "sign_agreement", "step_bars", "step_growth", "step_overheads",
+           "strength", "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep",
+           "trade_off_map", "transfer_table", "use_style", "weakest_along", "weight_histograms"]
