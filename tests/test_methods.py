@@ -1,11 +1,14 @@
 """Methods compose, and a new one is one file."""
 
+import importlib
+import inspect
 from dataclasses import replace
 
+import nbformat
 import pytest
 import torch
 
-from lib import attacks, compute, methods, train
+from lib import activations, attacks, compute, methods, params, train
 from lib.config import Threat
 from lib.methods._classes import Watched
 from lib.methods.he import Scaled
@@ -175,3 +178,13 @@ class TestRadiusOfEachImage:
         assert first("uniform").abs().max().item() == pytest.approx(0.2, rel=0.01)
         with pytest.raises(ConfigError, match=r"unknown start 'close'.*there are: uniform, near, image"):
             first("close")
+
+
+def test_the_training_notebook_tells_of_every_part_of_a_spec(capsys):
+    """Of every method and of every activation."""
+    cells = nbformat.read(params.root() / "notebooks" / "pipeline" / "02_train.ipynb", 4).cells
+    telling = next(cell.source for cell in cells if "inspect.getdoc" in cell.source)
+    named = [*methods.available(), *activations.available()]
+    exec(telling, {"method": "+".join(named), "inspect": inspect, "importlib": importlib, "activations": activations})
+    told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.split(":")[0] in named]
+    assert set(told) == set(named)
