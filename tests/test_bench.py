@@ -375,11 +375,11 @@ def test_settings_and_repeated_images(cfg, digits):
 
 
 def test_plans():
-    assert plans.plan("smoke", "preact_resnet18", torch.device("cuda")).short
-    assert plans.plan("paper", "preact_resnet18", torch.device("cuda")).steps == 50
-    assert plans.plan("default", "small_cnn", CPU) != plans.plan("default", "preact_resnet18", CPU)
-    assert plans.width("preact_resnet18", CPU) == 16 and plans.width("preact_resnet18", torch.device("cuda")) == 0
-    assert plans.width("small_cnn", CPU) == 0
+    gpu = torch.device("cuda")
+    assert plans.plan("smoke", "preact_resnet18", gpu).short and plans.plan("paper", "preact_resnet18", gpu).steps == 50
+    small, large = (plans.plan("default", name, CPU) for name in ("small_cnn_deep", "preact_resnet18"))
+    assert (small.width, large.width, plans.plan("default", "preact_resnet18", gpu).width) == (0, 16, 0)
+    assert set(large.growth) == {"batch", "size", "classes", "attack_steps"}
 
 
 def test_agreement_of_known_gradients():
