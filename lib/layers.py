@@ -32,11 +32,12 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Sequential):
-    """A network behind its normalisation. Its logits are float32, in whatever precision it computes."""
+    """A network behind its normalisation. Its logits are float32, in whatever lower precision it computes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] -> logits (N, classes)."""
-        return super().forward(x).float()
+        logits = super().forward(x)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
