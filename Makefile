@@ -5,7 +5,7 @@ JOBS   ?= 2
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: repro smoke test lab env lock
+.PHONY: repro smoke test paper lab env lock
 repro: env            # every figure of the profile named in params.yaml, JOBS stages at a time (on a GPU: JOBS=1)
 	@python -m lib repro $(JOBS)
 	@python -m lib figures
@@ -17,6 +17,9 @@ test: env             # lib, the notebooks, and one run of `smoke` in a clone
 	ruff check .
 	dvc repro -q data.dvc
 	pytest -q -n 2 --dist loadfile
+
+paper: env            # the methods on CIFAR-10: hours on a GPU; options as PAPER="methods=pgd,trades seeds=0,1,2"
+	@python -m lib paper $(PAPER)
 
 lab: env
 	jupyter lab notebooks

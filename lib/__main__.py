@@ -7,6 +7,7 @@
   repro [JOBS]                         dvc repro, with up to JOBS stages side by side (2)
   figures                              say where the figures of the current profile are
   cost [DATASET] [METHOD ...]          count the passes of a training step of each method, and time it
+  paper [NAME=VALUE ...]               train and evaluate methods on CIFAR-10, on a GPU (lib/paper/options.py)
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -16,9 +17,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
+try:
+    import yaml
 
-from lib import params
+    from lib import params
+except ModuleNotFoundError as error:
+    sys.exit(f"error: the package '{error.name}' is missing: bring its wheel in the version of constraints.txt")
 
 
 def run(notebook: str, out: str, *pairs: str) -> None:
@@ -94,6 +98,13 @@ def cost(dataset: str = "", *specs: str) -> None:
           "equivalents: in forward passes; predicted and measured: more than the objective alone; [quartiles of steps]")
 
 
+def paper(*pairs: str) -> None:
+    """Train and evaluate methods on one data set, keep a record of each run, and draw what they say."""
+    from lib import paper
+
+    paper.run(*pairs)
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -111,7 +122,7 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "cost": cost, "smoke": smoke}
+            "cost": cost, "paper": paper, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:
@@ -126,6 +137,12 @@ def main(words: list[str]) -> int:
         return 1
     except subprocess.CalledProcessError as error:
         return error.returncode
+    except ModuleNotFoundError as error:
+        if (error.name or "lib").split(".")[0] == "lib":
+            raise
+        print(f"error: the package '{error.name}' is missing: `make env` installs all of them; without a network, "
+              "bring its wheel in the version of constraints.txt", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: this stage is lost, the finished ones are kept", file=sys.stderr)
         return 130

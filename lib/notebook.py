@@ -66,13 +66,8 @@ def run(notebook: str, out: str, **parameters) -> None:
     instance = here[0]
     _refuse_stale(instance)
     print(f"stage {every.index(instance) + 1}/{len(every)}  {instance.name}", flush=True)
-    os.environ |= {STAGE: str(root() / instance.code), OUT: str(root() / out), "PYTHONPATH": str(root())}
-    target = root() / out / Path(notebook).name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _die_with_parent()
-    prefix = f"{instance.name}  " if int(os.environ.get(JOBS) or 1) > 1 else ""
-    _execute(root() / notebook, target, parameters, prefix)
-    tidy(target)
+    os.environ |= {STAGE: str(root() / instance.code), OUT: str(root() / out)}
+    execute(notebook, out, f"{instance.name}  " if int(os.environ.get(JOBS) or 1) > 1 else "", **parameters)
     shutil.rmtree(unfinished(), ignore_errors=True)
 
 
@@ -87,11 +82,20 @@ def _refuse_stale(instance) -> None:
         raise ConfigError(f"{changed[0]} was edited after this `dvc repro` began: run `dvc repro` again")
 
 
-def _execute(source: Path, target: Path, parameters: dict, prefix: str) -> None:
+def execute(notebook: str | Path, out: str | Path, prefix: str = "", **parameters) -> None:
+    """Execute a notebook with these parameters into the folder `out`, both from the root of the repository.
+
+    prefix: before each line that is shown. Raises ConfigError for a parameter that the notebook does not have; on an
+    error of a cell the partial copy stays, and SystemExit carries the cell's own message.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    source, target = root() / notebook, root() / out / Path(notebook).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONPATH"] = str(root())
+    _die_with_parent()
     names = papermill.inspect_notebook(str(source))
     for name in parameters:
         known("parameter", name, names, source.name)
@@ -105,6 +109,7 @@ def _execute(source: Path, target: Path, parameters: dict, prefix: str) -> None:
                          f"(the notebook as far as it came: {place})") from None
     except DeadKernelError:
         raise SystemExit(f"{source.name}: the kernel died, perhaps for want of memory") from None
+    tidy(target)
 
 
 def _die_with_parent() -> None:

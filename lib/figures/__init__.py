@@ -14,6 +14,7 @@ from lib.figures.landscape import input_surfaces, landscape_curves, landscape_su
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
 from lib.figures.perturbation import perturbation_sweep, weight_histograms
 from lib.figures.removal import homing_examples, homing_rates
+from lib.figures.runs import run_differences, run_trade_off
 from lib.figures.spine import attack_accuracy, learning_curves
 from lib.figures.style import (
     FIXED,
@@ -40,6 +41,6 @@ __all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "
            "fork_trade_off", "gate_lines", "gate_pictures", "homing_examples", "homing_rates", "images",
            "input_surfaces", "label_ends", "ladder", "landscape_curves", "landscape_surfaces", "learning_curves",
            "less_list", "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_accuracy", "protocol_pairs",
-           "protocol_sweeps", "raw_ends", "save", "strength", "sweep_limits", "temperature_gradients",
-           "temperature_panels", "temperature_sweep", "trade_off_map", "transfer_table", "use_style", "weakest_along",
-           "weight_histograms"]
+           "protocol_sweeps", "raw_ends", "run_differences", "run_trade_off", "save", "strength", "sweep_limits",
+           "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off_map", "transfer_table",
+           "use_style", "weakest_along", "weight_histograms"]
