@@ -5,7 +5,7 @@ JOBS   ?= 2
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: repro smoke test bench lab env lock
+.PHONY: repro smoke test bench paper lab env lock
 repro: env            # every figure of the profile named in params.yaml, JOBS stages at a time (on a GPU: JOBS=1)
 	@python -m lib repro $(JOBS)
 	@python -m lib figures
@@ -20,6 +20,9 @@ test: env             # lib, the notebooks, and one run of `smoke` in a clone
 
 bench: env            # how fast training is on this machine, beside a plain loop: a few minutes
 	@python -m lib bench
+
+paper: env            # the methods on CIFAR-10: hours on a GPU; options as PAPER="methods=pgd,trades seeds=0,1,2"
+	@python -m lib paper $(PAPER)
 
 lab: env
 	jupyter lab notebooks

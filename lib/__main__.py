@@ -2,13 +2,14 @@
 
   code PROFILE                         write what each stage computes from (stage `code`)
   run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
-  fetch NAME ...                           download image sets into the data home, and check them
+  fetch NAME ...                       download image sets into the data home, and check them
   profile NAME                         set profile, datasets, methods, seeds and studies of params.yaml to a profile's
   repro [JOBS]                         dvc repro, with up to JOBS stages side by side (2)
   figures                              say where the figures of the current profile are
   cost [DATASET] [METHOD ...]          count the passes of a training step of each method, and time it
   bench [DATASET] [METHOD ...] [NAME=VALUE ...]
                                        time training beside a plain loop and what the hardware allows
+  paper [NAME=VALUE ...]               train and evaluate methods on CIFAR-10, on a GPU (lib/paper/options.py)
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -18,9 +19,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
+try:
+    import yaml
 
-from lib import params
+    from lib import params
+except ModuleNotFoundError as error:
+    sys.exit(f"error: the package '{error.name}' is missing: bring its wheel in the version of constraints.txt")
 
 
 def run(notebook: str, out: str, *pairs: str) -> None:
@@ -109,6 +113,13 @@ def bench(*words: str) -> None:
     print(f"\nnumbers: {place}/bench.json\nfigures: {place}/figures/\nnotebook: {place}/bench.ipynb")
 
 
+def paper(*pairs: str) -> None:
+    """Train and evaluate methods on one data set, keep a record of each run, and draw what they say."""
+    from lib import paper
+
+    paper.run(*pairs)
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -126,7 +137,7 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "cost": cost, "bench": bench, "smoke": smoke}
+            "cost": cost, "bench": bench, "paper": paper, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:
@@ -141,6 +152,12 @@ def main(words: list[str]) -> int:
         return 1
     except subprocess.CalledProcessError as error:
         return error.returncode
+    except ModuleNotFoundError as error:
+        if (error.name or "lib").split(".")[0] == "lib":
+            raise
+        print(f"error: the package '{error.name}' is missing: `make env` installs all of them; without a network, "
+              "bring its wheel in the version of constraints.txt", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: this stage is lost, the finished ones are kept", file=sys.stderr)
         return 130

@@ -15,6 +15,7 @@ from lib.figures.landscape import input_surfaces, landscape_curves, landscape_su
 from lib.figures.page import class_lines, confusion_map, page, weakest_along
 from lib.figures.perturbation import perturbation_sweep, weight_histograms
 from lib.figures.removal import homing_examples, homing_rates
+from lib.figures.runs import run_differences, run_trade_off
 from lib.figures.spine import attack_accuracy, learning_curves
 from lib.figures.style import (
     FIXED,
@@ -24,9 +25,11 @@ from lib.figures.style import (
     VARIANTS,
     WIDTH,
     apart,
+    bars,
     images,
     label_ends,
     looks,
+    percent,
     save,
     use_style,
 )
@@ -35,12 +38,13 @@ from lib.figures.tradeoff import crowd, protocol_pairs, protocol_sweeps, trade_o
 from lib.figures.trajectory import across_networks, along_training
 
 __all__ = ["FIXED", "MARKERS", "OBJECTIVES", "OKABE_ITO", "VARIANTS", "WIDTH", "across_networks", "agreement",
-           "along_training", "always_by_class", "apart", "attack_accuracy", "class_accuracy", "class_changes",
+           "along_training", "always_by_class", "apart", "attack_accuracy", "bars", "class_accuracy", "class_changes",
            "class_grids", "class_lines", "class_scatter", "classes_along", "confusion_map", "confusions", "crowd",
            "drops", "error_curves", "error_list", "error_scatter", "failing_by_size", "fork_dumbbells",
            "fork_trade_off", "gate_lines", "gate_pictures", "homing_examples", "homing_rates", "images",
            "input_surfaces", "label_ends", "ladder", "landscape_curves", "landscape_surfaces", "learning_curves",
-           "less_list", "looks", "page", "pareto_curves", "perturbation_sweep", "protocol_accuracy", "protocol_pairs",
-           "protocol_sweeps", "raw_ends", "save", "sign_agreement", "step_bars", "step_growth", "step_overheads",
-           "strength", "sweep_limits", "temperature_gradients", "temperature_panels", "temperature_sweep",
-           "trade_off_map", "transfer_table", "use_style", "weakest_along", "weight_histograms"]
+           "less_list", "looks", "page", "pareto_curves", "percent", "perturbation_sweep", "protocol_accuracy",
+           "protocol_pairs", "protocol_sweeps", "raw_ends", "run_differences", "run_trade_off", "save",
+           "sign_agreement", "step_bars", "step_growth", "step_overheads", "strength", "sweep_limits",
+           "temperature_gradients", "temperature_panels", "temperature_sweep", "trade_off_map", "transfer_table",
+           "use_style", "weakest_along", "weight_histograms"]
