@@ -72,10 +72,10 @@ class TestRecord:
                     assert record.at(now)[:2].tolist() == pytest.approx([expected[0], 1.0])
                 right = torch.tensor([epoch % 2 == 1, epoch % 2 == 1, True])
                 record.count(F.one_hot(torch.where(right, y, 2), 3).float(), y, now)
-        assert record.counts.tolist() == [[2 * steps * (epoch % 2), steps, 0], [2 * steps, steps, 0]]
+        assert record.memory["counts"].tolist() == [[2 * steps * (epoch % 2), steps, 0], [2 * steps, steps, 0]]
 
     def test_a_class_without_images_counts_as_wrong(self):
-        record = Record(2)
+        record = Record(2, {})
         record.count(torch.eye(3)[:1], torch.tensor([0]), moment(0.0))
         assert record.at(moment(0.5)).tolist() == [1, 0, 0]
 

@@ -47,8 +47,8 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
         for _ in range(restarts):
             x_adv = STARTS[start](x, threat, generator)
             for i in range(steps):
-                # So near to x bfloat16 hardly tells the two apart: the first step of TRADES would be noise.
-                with exact(x.device) if start == "near" and i == 0 else nullcontext():
+                # So near to x a divergence from it is noise in bfloat16; the cross-entropy has a gradient there.
+                with exact(x.device) if start == "near" and i == 0 and loss is not cross_entropy else nullcontext():
                     losses, gradient = loss_and_gradient(model, x_adv, y, loss)
                 if keep_best:
                     best, highest = better(best, highest, x_adv, losses)
