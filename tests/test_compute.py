@@ -563,9 +563,11 @@ class TestMemory:
             train.fit(cfg, few, CPU, lambda line: None)
         assert str(raised.value) == "out of memory in a training step of 64 images: lower train.batch_size"
 
-    def test_other_errors_stay_what_they_are(self, model, images):
+    def test_other_errors_stay_what_they_are(self, model, images, capsys):
+        broken = Full(model, 5, RuntimeError("sizes do not match"))
         with attacks.under_attack(model), pytest.raises(RuntimeError, match="^sizes do not match$"):
-            threat.loss_and_gradient(Full(model, 5, RuntimeError("sizes do not match")), *images, losses.margin)
+            threat.loss_and_gradient(broken, *images, losses.margin)
+        assert broken.tried == [21] and not capsys.readouterr().err
         with pytest.raises(RuntimeError, match="^sizes do not match$"), compute.memory_for(3):
             raise RuntimeError("sizes do not match")
 
