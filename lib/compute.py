@@ -16,6 +16,10 @@ from lib.layers import Classifier
 from lib.params import ConfigError, known
 
 SWITCH = ("auto", True, False)
+WORDS = {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "float32", "bfloat16"),
+         "memory_format": ("auto", "contiguous", "channels_last"), "compile": SWITCH, "deterministic": SWITCH}
+LEAST = {"threads": 1, "workers": 0, "processes": 1}
+GRAPHS = 64  # which torch makes of networks, one for each mode and batch size; what comes after them runs as it is
 RANK = "LOCAL_RANK"  # environment variable of torchrun: which process on this machine
 
 
@@ -23,11 +27,13 @@ def device(compute: Compute) -> torch.device:
     """The device that `compute` asks for, after setting torch's threads and its deterministic algorithms.
 
     On one CPU thread a run gives the same bits each time. Raises ConfigError for a device or a precision that this
-    machine lacks.
+    machine lacks, and for any other value of `compute` that means nothing.
     """
-    known("device", compute.device, ("auto", "cpu", "cuda"), "compute.device of params.yaml")
-    for name in ("compile", "deterministic"):
-        known("value", getattr(compute, name), SWITCH, f"compute.{name} of params.yaml")
+    for name, values in WORDS.items():
+        known(name.replace("_", " "), getattr(compute, name), values, f"compute.{name} of params.yaml")
+    for name, least in LEAST.items():
+        if (value := getattr(compute, name)) < least:
+            raise ConfigError(f"compute.{name} in params.yaml is {value}: it has to be at least {least}")
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device is cuda, but torch sees no GPU here: use auto or cpu")
     torch.set_num_threads(compute.threads)
@@ -57,7 +63,7 @@ def precision(compute: Compute, device: torch.device) -> torch.dtype:
     auto: bfloat16 where the hardware multiplies matrices in it, which is on GPUs since Ampere and on CPUs with AMX.
     Raises ConfigError for bfloat16 where it is only emulated.
     """
-    known("precision", compute.precision, ("auto", "float32", "bfloat16"), "compute.precision of params.yaml")
+    known("precision", compute.precision, WORDS["precision"], "compute.precision of params.yaml")
     matrices, able = _bfloat16(device)
     if compute.precision == "bfloat16" and not able:
         raise ConfigError(f"compute.precision is bfloat16, which this {device.type} has no instructions for: "
@@ -94,8 +100,7 @@ def place(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module
 
     auto: channels last, which CPUs and tensor cores are quicker with, but not a GPU in float32.
     """
-    known("memory format", compute.memory_format, ("auto", "contiguous", "channels_last"),
-          "compute.memory_format of params.yaml")
+    known("memory format", compute.memory_format, WORDS["memory_format"], "compute.memory_format of params.yaml")
     device = torch.device(device)
     last = device.type == "cpu" or precision(compute, device) == torch.bfloat16
     if compute.memory_format == "channels_last" or compute.memory_format == "auto" and last:
@@ -112,17 +117,32 @@ def compiled(model: nn.Module, compute: Compute, example: torch.Tensor, log: Cal
     if not _wanted(compute, example.device):
         return
     network = next(m for m in model.modules() if isinstance(m, Classifier))
-    network.compile(mode="reduce-overhead" if example.is_cuda else "default", dynamic=False)
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+        network.compile(mode="reduce-overhead" if example.is_cuda else "default", dynamic=False)
         with fast(compute, example.device):
-            image = example.detach().requires_grad_()
-            torch.autograd.grad(network(image).sum(), [image, *filter(lambda p: p.requires_grad, network.parameters())])
+            _try(network, example)
     except Exception as error:  # what the compiler raises is of many kinds
         network._compiled_call_impl = None
-        log(f"not compiled: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        log(f"not compiled: {type(error).__name__}: {' '.join(str(error).split())[:200] or 'no message'}")
     for buffer, before in buffers:
         buffer.data.copy_(before)
+
+
+def _try(network: nn.Module, x: torch.Tensor) -> None:
+    """Both passes of training, each of which is compiled by itself: that of a step, and that of an attack."""
+    weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    torch.autograd.grad(network.train()(x).sum(), weights)
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        image = x.clone().requires_grad_()
+        torch.autograd.grad(network.eval()(image).sum(), image)
+    finally:
+        network.train()
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 def eager(compute: Compute, device: torch.device) -> AbstractContextManager:
@@ -141,5 +161,12 @@ def memory_for(batch: int) -> Iterator[None]:
     """Where memory runs out in here, one line that says what to do."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         raise ConfigError(f"out of memory in a training step of {batch} images: lower train.batch_size") from None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out: torch has a kind of error for GPUs alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

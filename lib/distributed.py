@@ -32,7 +32,8 @@ def fit(config: Config, dataset: Dataset, device: torch.device, log: Callable[[s
         keep: Mapping[str, int] | None = None) -> train.Trained:
     """`train.fit` by `config.compute.processes` processes: alone, that is all; else each loads its images itself.
 
-    Raises ConfigError where there are fewer GPUs than processes, and for what is wrong in any of them.
+    Raises ConfigError where there are fewer GPUs than processes, and for what is wrong in any of them; and for numbers
+    that are not those of params.yaml, since each reads it itself.
     """
     processes = config.compute.processes
     if processes == 1:
@@ -40,6 +41,8 @@ def fit(config: Config, dataset: Dataset, device: torch.device, log: Callable[[s
     if processes < 1 or device.type == "cuda" and processes > torch.cuda.device_count():
         there = f"torch sees {torch.cuda.device_count()} GPUs here" if processes > 0 else "it takes at least one"
         raise ConfigError(f"compute.processes is {processes}, but {there}")
+    if load(config.profile, config.dataset, config.method, config.seed) != config:
+        raise ConfigError("several processes train with the numbers of params.yaml alone: change them there")
     with tempfile.TemporaryDirectory() as folder:
         words = [config.profile, config.dataset, config.method, str(config.seed), folder, json.dumps(dict(keep or {}))]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
@@ -73,19 +76,19 @@ def main(profile: str, dataset: str, method: str, seed: str, folder: str, keep: 
     try:
         config = load(profile, dataset, method, int(seed))
         device = compute.device(config.compute)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        on_gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
         first = world.rank() == 0
         trained = train.fit(config, data.load(config, device), device, keep=json.loads(keep),
                             log=lambda line: print(line, flush=True) if first else None)
         if first:
             trained.save(Path(folder))
         dist.barrier()
-    except (ConfigError, DataError, FloatingPointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        dist.destroy_process_group()
+    except Exception as error:  # whatever it is, the parent gets one line; torchrun ends the others, which wait in vain
+        kind = "" if isinstance(error, (ConfigError, DataError, FloatingPointError)) else f"{type(error).__name__}: "
+        print(f"error: {kind}{(str(error).strip().splitlines() or ['no message'])[0]}", file=sys.stderr, flush=True)
         return 1
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
     return 0
 
 

@@ -5,6 +5,8 @@ from the predicted labels kept here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -34,27 +36,31 @@ TIERS = {
 
 
 def per_sample(model: nn.Module, images: Images | Files, attack: attacks.Attack | None, generator: torch.Generator,
-               batch_size: int = 500) -> pd.DataFrame:
+               batch_size: int = 500, arithmetic: Callable[[], AbstractContextManager] = nullcontext) -> pd.DataFrame:
     """One row an image under one attack (None: clean), in eval mode: columns index and those of `score`.
 
+    arithmetic: makes the context of the attack, such as `compute.fast`; what it finds is scored in float32.
     Raises ConfigError for images, labels or a model that attacks cannot be run on; see `attacks.check`.
     """
     rows = []
     with attacks.under_attack(model), torch.no_grad():
         for x, y in images.in_order(batch_size):
             attacks.check(model, x, y)
-            rows.append(score(model, attack(model, x, y, generator=generator) if attack else x, y))
+            with arithmetic():
+                x_adv = attack(model, x, y, generator=generator) if attack else x
+            rows.append(score(model, x_adv, y))
     table = pd.concat(rows, ignore_index=True)
     return table.assign(index=np.arange(len(table)))[["index", *table.columns]]
 
 
 def score(model: nn.Module, x: Tensor, y: Tensor) -> pd.DataFrame:
-    """Columns label, predicted, loss, margin and peak of images (N, C, H, W), in the model's present mode.
+    """Columns label, predicted, loss, margin and peak of images (N, C, H, W), in the model's present mode, in float32.
 
     loss: cross-entropy; margin: the highest wrong logit less that of the label, positive where misclassified. peak: the
     variance of the class probabilities over its largest value, from 0 (all classes alike) to 1 (one class certain).
     """
-    logits = model(x)
+    with compute.exact(x.device):
+        logits = model(x)
     squares = logits.softmax(1).square().sum(1)
     classes = logits.shape[1]
     values = {"label": y, "predicted": logits.argmax(1), "loss": attacks.cross_entropy(logits, y),
@@ -63,15 +69,19 @@ def score(model: nn.Module, x: Tensor, y: Tensor) -> pd.DataFrame:
 
 
 def cascade(*each: attacks.Attack) -> attacks.Attack:
-    """The attacks one after the other as one: each is run only on the images that no earlier one fooled."""
+    """The attacks one after the other as one: each is run only on the images that no earlier one fooled, in float32."""
     def attack(model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """The first example that fools the model or, where none does, the last attack's."""
-        x_adv = x.clone()
-        left = (model(x).argmax(1) == y).nonzero().squeeze(1)
+        def right(x: Tensor, y: Tensor) -> Tensor:
+            """Where the model is right about x, whatever the arithmetic of the attacks."""
+            with compute.exact(x.device):
+                return model(x).argmax(1) == y
+
+        x_adv, left = x.clone(), right(x, y).nonzero().squeeze(1)
         for one in each:
             if len(left):
                 x_adv[left] = one(model, x[left], y[left], generator=generator)
-                left = left[model(x_adv[left]).argmax(1) == y[left]]
+                left = left[right(x_adv[left], y[left])]
         return x_adv
 
     return attack
@@ -103,12 +113,13 @@ def attacked(config: Config, model: nn.Module, splits: Mapping[str, Images | Fil
              names: Sequence[str] = ()) -> pd.DataFrame:
     """What one network says of some splits: columns split, attack, index, label, predicted.
 
-    names: of the attacks, by default all of `few_attacks`.
+    names: of the attacks, by default all of `few_attacks`. They compute as `config.compute` says.
     """
-    found, tables = few_attacks(config), []
+    found, tables, arithmetic = few_attacks(config), [], partial(compute.fast, config.compute, device)
     for split, images in splits.items():
         for name in names or found:
-            rows = per_sample(model, images, found[name], compute.generator(config.seed, device))
+            rows = per_sample(model, images, found[name], compute.generator(config.seed, device),
+                              config.evaluate.batch_size, arithmetic)
             tables.append(rows[["index", "label", "predicted"]].assign(split=split, attack=name))
     return pd.concat(tables, ignore_index=True)[["split", "attack", "index", "label", "predicted"]]
 
@@ -116,7 +127,7 @@ def attacked(config: Config, model: nn.Module, splits: Mapping[str, Images | Fil
 class Reference:
     """The reference AutoAttack as an attack; `reports` keeps of each call the counts, flags, seconds and version.
 
-    An interrupted run goes on from a file under results/<profile>/unfinished.
+    It computes in float32. An interrupted run goes on from a file under results/<profile>/unfinished.
     """
 
     def __init__(self, config: Config):
@@ -125,7 +136,8 @@ class Reference:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         """Its examples; the seed is the run's, since the package takes no generator."""
         state = folder("unfinished", profile=self.config.profile) / f"{fingerprint(model.state_dict())[:16]}.pt"
-        found = autoattack.standard(model, x, y, threat=self.config.threat, seed=self.config.seed, state_path=state)
+        with compute.exact(x.device):
+            found = autoattack.standard(model, x, y, threat=self.config.threat, seed=self.config.seed, state_path=state)
         self.reports.append({key: getattr(found, key) for key in ("counts", "flags", "seconds", "version")})
         return found.x_adv
 
@@ -134,16 +146,17 @@ def table(config: Config, dataset: Dataset, trained: train.Trained, device: torc
           log: Callable[[str], None] = print, found: dict[str, attacks.Attack] | None = None) -> pd.DataFrame:
     """The per-sample table of one run: both checkpoints, all attacks on the test images, and the headline attack
     on training images without augmentation. Columns: KEYS and those of `per_sample`. found: by default `all_attacks`.
+    Attacks compute as `config.compute` says, scores are float32.
     """
     found, seen = found or all_attacks(config), dataset.train.first(config.evaluate.training_images)
     work = [("test", dataset.test, name) for name in (CLEAN, *found)]
     work += [("train", seen, name) for name in (CLEAN, config.evaluate.headline)]
-    tables = []
+    tables, arithmetic = [], partial(compute.fast, config.compute, device)
     for checkpoint in train.CHECKPOINTS:
         model = train.model(config, trained, checkpoint, dataset, device)
         for split, images, name in work:
-            size = len(images) if name == "final" else 500  # AutoAttack cuts its batches itself
-            rows = per_sample(model, images, found.get(name), compute.generator(config.seed, device), size)
+            size = len(images) if name == "final" else config.evaluate.batch_size  # AutoAttack cuts batches itself
+            rows = per_sample(model, images, found.get(name), compute.generator(config.seed, device), size, arithmetic)
             keys = dict(zip(KEYS, (config.method, config.seed, checkpoint, split, name), strict=True))
             tables.append(rows.assign(**keys)[[*KEYS, *rows.columns]])
             rate = (rows.label == rows.predicted).mean()

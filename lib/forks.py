@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib import adaptive, compute, evaluate, methods, stats, train
+from lib import adaptive, evaluate, methods, stats, train
 from lib.adaptive import ADAPTIVE, PUBLISHED
 from lib.config import Config
 from lib.data import Dataset
@@ -106,10 +106,8 @@ def complete(run: Config, dataset: Dataset, device: torch.device, state: State |
 
     Returns the network after the last epoch, in eval mode, and the states after the epochs `keep`, counted from 1.
     """
-    method = methods.build(run)
-    model, generator = train.initial(run, method, dataset, device), compute.generator(run.seed, device)
-    epochs, per_epoch = run.train.epochs, max(1, len(dataset.train) // run.train.batch_size)
-    optimizer, scheduler = train.optimizer_and_schedule(run, model, epochs * per_epoch)
+    method, epochs = methods.build(run), run.train.epochs
+    model, _, optimizer, scheduler, generator = train.begin(run, method, dataset, device)
     if state:
         for part, kept in ((model, state.weights), (optimizer, state.optimizer), (scheduler, state.schedule)):
             part.load_state_dict(copy.deepcopy(kept))  # the optimizer takes over the very tensors that it is given

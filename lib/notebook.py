@@ -17,6 +17,7 @@ from lib.params import ConfigError, known, root
 from lib.stages import describe, instances
 
 JOBS = "JOBS"  # environment variable of `make repro`: how many runs go side by side
+UNFINISHED = f"{os.sep}unfinished{os.sep}"  # what a line names that tells of an interruption
 PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook reports progress
 
 
@@ -127,7 +128,9 @@ def _die_with_parent() -> None:
 
 
 def tidy(path: Path) -> None:
-    """Take out of an executed notebook what differs from run to run: times, paths, ids, how streams were cut up."""
+    """Take out of an executed notebook what differs from run to run: times, paths, ids, how streams were cut up, and
+    what was said of an interruption.
+    """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
     for number, cell in enumerate(notebook.cells):
@@ -150,4 +153,7 @@ def _joined(outputs: list) -> list:
             before.text += output.text
         else:
             joined.append(output)
-    return joined
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = "".join(line for line in output.text.splitlines(True) if UNFINISHED not in line)
+    return [output for output in joined if output.output_type != "stream" or output.text]

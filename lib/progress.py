@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ class Progress:
     """
 
     def __init__(self, path: str | Path | None, identity: tuple, probe: Tensor, log: Callable[[str], None]):
-        self.path, self.log = Path(path) if path else None, log
+        self.path, self.log, self.full = Path(path) if path else None, log, False
         self.key, self.probe = fingerprint(*identity) if path else "", probe
 
     def load(self) -> dict:
@@ -62,9 +63,12 @@ class Progress:
             torch.save({"key": self.key, "probe": self.probe, "content": content}, partial)
             os.replace(partial, self.path)
         except (OSError, RuntimeError) as error:  # torch says in a RuntimeError that the disk is full
-            partial.unlink(missing_ok=True)
-            self.log(f"progress cannot be kept in {self.path.parent} ({str(error).splitlines()[0]}): if this is "
-                     "interrupted, it begins anew; free some space")
+            with suppress(OSError):
+                partial.unlink()
+            if not self.full:  # told once; it is tried again
+                self.log(f"progress cannot be kept in {self.path.parent} ({(str(error).splitlines() or ['?'])[0]}): if "
+                         "this is interrupted, it begins anew; free some space")
+            self.full = True
 
     def remove(self) -> None:
         """The computation is done: its file goes, so that it is not taken for a result."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lib import world
 from lib.config import STAGE, Config
-from lib.data import Dataset
+from lib.data import Dataset, Images
 from lib.progress import Progress, fingerprint
 
 
@@ -27,21 +27,24 @@ class Checkpoint:
                  log: Callable[[str], None]):
         self.run, self.found, self.memory = run, found, memory
         self.parts = {"model": run.model, "optimizer": run.optimizer, "scheduler": run.scheduler}
-        identity = self._identity(config, data) if place else ()
-        path = place and place / f"{fingerprint(*identity)[:16]}.pt"
-        self.progress = Progress(path, identity, torch.zeros(1), log)
+        identity = self._identity(config, data) if place and world.rank() == 0 else ""
+        self.progress = Progress(identity and place / f"{identity[:16]}.pt", (identity,), torch.zeros(1), log)
 
-    def _identity(self, config: Config, data: Dataset) -> tuple:
-        """All that decides the outcome: numbers, images, first weights, and in a stage its code."""
+    def _identity(self, config: Config, data: Dataset) -> str:
+        """A digest of all that decides the outcome: numbers, images, first weights, and in a stage its code."""
         code = os.environ.get(STAGE)
-        images = [data.statistics, *(part for split in (data.train, data.validation, data.test)
-                                     for part in (len(split), split.y))]
+        images = [part for split in (data.train, data.validation, data.test)
+                  for part in (split.y, split.x if isinstance(split, Images) else split.paths.tobytes())]
         alone = replace(config, compute=replace(config.compute, processes=1))
-        return (alone, torch.__version__, Path(code).read_text() if code else "", *images, self.run.model.state_dict())
+        return fingerprint(alone, torch.__version__, Path(code).read_text() if code else "", data.statistics, *images,
+                           self.run.model.state_dict())
 
     def load(self) -> int:
-        """Take up what was kept, and return how many epochs that is; 0 for a new training."""
-        saved = self.progress.load()
+        """Take up what was kept, and return how many epochs that is; 0 for a new training.
+
+        Of several processes the first one reads, since the others may be on machines without its files.
+        """
+        saved = world.agreed(self.progress.load())
         if not saved:
             return 0
         device = self.run.generator.device
@@ -56,7 +59,7 @@ class Checkpoint:
 
     def save(self, epoch: int) -> None:
         """Keep everything as it is after this epoch. Of several processes the first one writes."""
-        if world.rank() == 0:
+        if self.progress.path:
             parts = {name: part.state_dict() for name, part in self.parts.items()}
             self.progress.save({"epoch": epoch, "generator": self.run.generator.get_state(), "memory": self.memory,
                                 "found": vars(self.found), **parts})

@@ -72,11 +72,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """The attack of the main table, the tier of the strongest one, and how many training images are attacked too."""
+    """The main table's attack, the tier of the strongest, how many training images are attacked, how many at once."""
 
     headline: str
     tier: str
     training_images: int
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class Activations:
-    """Networks that differ in their activation (`lib.gating.networks`); `radii` (in eps), `many`: of attacks.
-
-    variants: of Sparta, name -> knobs that differ.
+    """Networks of several activations (`lib.gating.networks`), `variants` of Sparta; `radii` (eps), `many`: of attacks.
     """
 
     compared: list[str]

@@ -114,33 +114,34 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
     """
     place = unfinished() if look is None and method is None else None
     method, found, epochs = method or methods.build(config), Found(), config.train.epochs
-    run = begin(config, method, data, device)
+    model, objective, *rest = run = begin(config, method, data, device)
     checkpoint = resume.Checkpoint(place, config, data, run, found, method.memory, log)
     for epoch in range(1, checkpoint.load() + 1):
         log(line(config, found, epoch))
-    example = torch.zeros(config.train.batch_size // world.size(), *data.shape, device=device)
-    compute.compiled(run.model, config.compute, example, log)
+    example = torch.zeros(min(config.train.batch_size, len(data.train)) // world.size(), *data.shape, device=device)
+    compute.compiled(model, config.compute, example, log)
     for epoch in range(len(found.rows) + 1, epochs + 1):
         with compute.memory_for(config.train.batch_size):
-            loss = train_epoch(config, method, run.model, data.train, run.optimizer, run.scheduler, run.generator,
-                               (epoch - 1) / epochs, run.objective)
-        deployed = method.deploy(run.model)
-        judge(config, method, deployed, data, loss, found)
-        found.states |= {name: found.states["last"] for name, at in (keep or {}).items() if at == epoch}
-        if look:
-            look(epoch, deployed)
-        log(line(config, found, epoch))
+            loss = train_epoch(config, method, model, data.train, *rest, (epoch - 1) / epochs, objective)
+        with compute.eager(config.compute, device):
+            deployed = method.deploy(model)
+            judge(config, method, deployed, data, loss, found)
+            found.states |= {name: found.states["last"] for name, at in (keep or {}).items() if at == epoch}
+            if look:
+                look(epoch, deployed)
         if not loss < float("inf"):
             raise FloatingPointError(f"loss {loss} in epoch {epoch}: lower train.lr (now {config.train.lr})")
         checkpoint.save(epoch)
+        log(line(config, found, epoch))
     for name in CHECKPOINTS:
-        run.model.load_state_dict(found.states[name])
-        method.finish(run.model, data.validation, compute.generator(VALIDATION_SEED, device))
-        found.states[name] = snapshot(run.model)
-    labels = data.test.y.cpu().numpy().astype(np.int16)
+        model.load_state_dict(found.states[name])
+        with compute.eager(config.compute, device):
+            method.finish(model, data.validation, compute.generator(VALIDATION_SEED, device))
+        found.states[name] = snapshot(model)
     epochs, clean, attacked = zip(*found.looks, strict=True)
-    trace = {"epoch": np.array(epochs), "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()}
-    return Trained(pd.DataFrame(found.rows), found.states, {"label": labels, **trace})
+    trace = {"label": data.test.y.cpu().numpy().astype(np.int16), "epoch": np.array(epochs),
+             "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()}
+    return Trained(pd.DataFrame(found.rows), found.states, trace)
 
 
 def judge(config: Config, method: Method, model: nn.Module, data: Dataset, loss: float, found: Found) -> None:
@@ -214,18 +215,17 @@ def validate(config: Config, model: nn.Module, images: Images | Files) -> tuple[
 
 def predicted(config: Config, model: nn.Module, images: Images | Files, batch_size: int = 500) -> list[np.ndarray]:
     """What the model says of the images, clean and under the training attack: two arrays (N,)."""
-    generator, device = compute.generator(VALIDATION_SEED, images.y.device), images.y.device
-    said, batch = [], 0
-    with attacks.under_attack(model), torch.no_grad(), compute.eager(config.compute, device):
-        for batch, (x, y) in enumerate(images.in_order(batch_size), 1):
+    generator, said = compute.generator(VALIDATION_SEED, images.y.device), []
+    with attacks.under_attack(model), torch.no_grad():
+        for batch, (x, y) in enumerate(images.in_order(batch_size)):
             if batch % world.size() != world.rank():  # another process has it, and draws this noise for it
                 attacks.noise(model, x, y, threat=config.threat, generator=generator)
                 continue
-            with compute.fast(config.compute, device):
+            with compute.fast(config.compute, x.device):
                 x_adv = attacks.pgd(model, x, y, threat=config.threat, steps=config.train.steps,
                                     step_size=config.train.step_size, generator=generator)
             said.append(torch.stack([model(z).argmax(1) for z in (x, x_adv)]))
-    return list(torch.cat(world.gathered(said, batch), 1).cpu().numpy().astype(np.int16))
+    return list(torch.cat(world.gathered(said, batch + 1), 1).cpu().numpy().astype(np.int16))
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -4,12 +4,12 @@ Alone, a process is all of the world, and nothing here does anything. Noise is d
 process, and each takes its own rows: so an image meets the same noise however many processes there are.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -57,7 +57,11 @@ def replicated(module: nn.Module) -> nn.Module:
     Its buffers are not broadcast: an objective with two forward passes before one backward would find BatchNorm's
     changed under it. They stay alike, since BatchNorm is `synchronised`.
     """
-    return module if size() == 1 else DistributedDataParallel(module, broadcast_buffers=False)
+    if size() == 1:
+        return module
+    with warnings.catch_warnings():  # newer torch has another name for the argument
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def average(tensors: Iterable[Tensor]) -> None:
@@ -74,6 +78,15 @@ def total(tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
+
+
+def agreed(value):
+    """What the first process has, in all of them: numbers, tensors, and lists and dictionaries of them."""
+    if size() > 1:
+        box = [value]
+        dist.broadcast_object_list(box)
+        value, = box
+    return value
 
 
 def gathered(found: list[Tensor], count: int) -> list[Tensor]:
@@ -100,6 +113,20 @@ def synchronised(model: nn.Module) -> nn.Module:
     return model
 
 
+class Sum(torch.autograd.Function):
+    """`total` in a forward pass. Each process's loss reaches the summands of all, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        """The sum over the processes."""
+        return total(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        """The sum of the gradients."""
+        return total(gradient)
+
+
 class OnCPU(nn.BatchNorm2d):
     """BatchNorm over the batches of all processes, without kernels of its own."""
 
@@ -107,12 +134,13 @@ class OnCPU(nn.BatchNorm2d):
         """Features (N, C, H, W) -> normalised ones."""
         if not self.training:
             return super().forward(x)
-        mean = all_reduce(x.mean((0, 2, 3))) / size()
-        variance = all_reduce((x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))) / size()
+        dtype, x = x.dtype, x.float()  # in low precision too, as torch's own
+        mean = Sum.apply(x.mean((0, 2, 3))) / size()
+        variance = Sum.apply((x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))) / size()
         with torch.no_grad():
             n = size() * x.numel() / x.shape[1]
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return x * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)
+        return (x * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)).to(dtype)

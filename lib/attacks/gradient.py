@@ -44,6 +44,8 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
     Returns x_adv like x, within the ball around x and within [0, 1].
     """
     known("start", start, STARTS)
+    # So near to x a divergence from it is noise in bfloat16; the cross-entropy has a gradient there.
+    noisy = start == "near" and loss is not cross_entropy
     if restarts > 1:  # all in one batch
         x, y, threat, loss = x.repeat(restarts, 1, 1, 1), y.repeat(restarts), _repeat(threat, restarts), _of_each(
             loss, restarts)
@@ -51,8 +53,7 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, steps: int, s
     with under_attack(model, batchnorm):
         x_adv = STARTS[start](x, threat, generator)
         for i in range(steps):
-            # So near to x bfloat16 hardly tells the two apart: the first step of TRADES would be noise.
-            with exact(x.device) if start == "near" and i == 0 else nullcontext():
+            with exact(x.device) if noisy and i == 0 else nullcontext():
                 losses, gradient = loss_and_gradient(model, x_adv, y, loss)
             if keep_best:
                 best, highest = better(best, highest, x_adv, losses)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lib import world
 from lib.attacks.losses import Loss
+from lib.compute import out_of_memory
 from lib.config import Threat
 from lib.params import ConfigError, known
 
@@ -77,7 +78,9 @@ def loss_and_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tup
     if len(x) <= most:
         try:
             return _at_once(model, x, y, loss)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             most = len(x) - 1
         # Outside of `except`, so that the tensors of the failed attempt are gone.
         print(f"out of memory with an attack on {len(x)} images at once: from now on in two halves", file=sys.stderr)
@@ -88,7 +91,9 @@ def loss_and_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tup
                           "train.batch_size, or attack with batchnorm: eval")
     try:
         return _in_halves(model, x, y, loss)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         raise ConfigError(f"out of memory with an attack on half of {len(x)} images: lower train.batch_size or "
                           "evaluate.batch_size") from None
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import compute, evaluate, methods, models, stats, train
+from lib import evaluate, methods, models, stats, train
 from lib.config import Config
 from lib.gating import arms
 from lib.gating.arms import OWN
@@ -42,12 +42,10 @@ def fresh(end: End, device: torch.device, given: Method | None = None) -> nn.Mod
 
 def last(end: End, given: Method, device: torch.device) -> nn.Module:
     """The last weights of a training at an end, in eval mode: as `train.fit`, which also looks where it stands."""
-    run, model = end.config, fresh(end, device, given)
-    generator, epochs = compute.generator(run.seed, device), run.train.epochs
-    total = epochs * max(1, len(end.images.train) // run.train.batch_size)
-    optimizer, scheduler = train.optimizer_and_schedule(run, model, total)
+    run, epochs = end.config, end.config.train.epochs
+    model, _, *rest = train.begin(run, given, end.images, device)
     for epoch in range(epochs):
-        train.train_epoch(run, given, model, end.images.train, optimizer, scheduler, generator, start=epoch / epochs)
+        train.train_epoch(run, given, model, end.images.train, *rest, start=epoch / epochs)
     return model.eval()
 
 

@@ -42,13 +42,13 @@ class Record:
         self._turn(moment)
         each = torch.stack([logits.argmax(1) == y, torch.ones_like(y, dtype=torch.bool)]).long()
         found = torch.zeros(2, logits.shape[1], dtype=torch.long, device=y.device).index_add_(1, y, each)
-        counts = self.memory.get("counts")
+        found, counts = world.total(found), self.memory.get("counts")
         self.memory["counts"] = found if counts is None else counts + found
 
     def _turn(self, moment: Moment) -> None:
         """At the first step of an epoch the counts become the accuracy of the one before."""
         epoch = int(moment.progress * self.epochs + 1e-6)
         if epoch > self.memory.get("epoch", 0) and "counts" in self.memory:
-            hits, n = world.total(self.memory.pop("counts"))
+            hits, n = self.memory.pop("counts")
             self.memory["accuracy"] = hits / n.clamp_min(1)
         self.memory["epoch"] = epoch
