@@ -106,11 +106,11 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
         keep: Mapping[str, int] | None = None) -> Trained:
     """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`.
 
-    look: called after each epoch with its number, from 1, and the classifier as it would be deployed now. It has to
-    leave the classifier as it is. method: in place of the one that `config.method` spells. keep: further states, by
-    name, each with the epoch after which it is kept. A stage that was interrupted goes on after its last whole epoch,
-    on one CPU thread to the same bits, unless it has a `look` or a `method` of its own, of which nothing is kept.
-    Raises ConfigError where memory does not hold a batch, FloatingPointError where training diverges.
+    look: called after each epoch with its number, from 1, and the classifier as it would be deployed now, which it has
+    to leave as it is. method: in place of the one that `config.method` spells. keep: further states, by name, each with
+    the epoch after which it is kept. A stage that was interrupted goes on after its last whole epoch, on one CPU thread
+    to the same bits, unless it has a `look` or a `method` of its own. Raises ConfigError where memory does not hold a
+    batch, FloatingPointError where training diverges.
     """
     place = unfinished() if look is None and method is None else None
     method, found, epochs = method or methods.build(config), Found(), config.train.epochs
@@ -138,10 +138,10 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
         with compute.eager(config.compute, device):
             method.finish(model, data.validation, compute.generator(VALIDATION_SEED, device))
         found.states[name] = snapshot(model)
-    epochs, clean, attacked = zip(*found.looks, strict=True)
-    trace = {"label": data.test.y.cpu().numpy().astype(np.int16), "epoch": np.array(epochs),
-             "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()}
-    return Trained(pd.DataFrame(found.rows), found.states, trace)
+    looks, clean, attacked = zip(*found.looks, strict=True)
+    return Trained(pd.DataFrame(found.rows), found.states, {
+        "label": data.test.y.cpu().numpy().astype(np.int16), "epoch": np.array(looks),
+        "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()})
 
 
 def judge(config: Config, method: Method, model: nn.Module, data: Dataset, loss: float, found: Found) -> None:

@@ -466,7 +466,7 @@ class TestCompiled:
         lines = []
         found = train.fit(asked, few, CPU, lines.append)
         plain = train.fit(replace(asked, compute=replace(asked.compute, compile=False)), few, CPU, lambda line: None)
-        assert lines[0] == "not compiled: RuntimeError: no compiler" and len(lines) == 3
+        assert lines[0] == "not compiled: RuntimeError: no compiler and no more to say" and len(lines) == 3
         assert all(torch.equal(v, plain.states["last"][k]) for k, v in found.states["last"].items())
 
     def test_auto_is_for_gpus(self, switch):
