@@ -16,7 +16,7 @@ from lib import activations, attacks, compute, methods, resume, world
 from lib.config import Config, on_the_spot, unfinished
 from lib.data import Dataset, Files, Images, batches
 from lib.methods import Method, Moment
-from lib.params import ConfigError, known
+from lib.params import known
 
 CHECKPOINTS = ("best", "last")
 VALIDATION_SEED = 1_000_000  # of the attack that picks the checkpoint: the same noise after each epoch
@@ -88,17 +88,19 @@ class Found:
     states: dict = field(default_factory=dict)
     best: tuple = (-1.0,)
 
+    def trace(self, labels: Tensor) -> dict[str, np.ndarray]:
+        """The looks as arrays, as in `Trained`."""
+        epoch, clean, attacked = zip(*self.looks, strict=True)
+        return {"label": labels.cpu().numpy().astype(np.int16), "epoch": np.array(epoch),
+                "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()}
+
 
 def begin(config: Config, method: Method, data: Dataset, device: torch.device) -> Run:
     """A training before its first step. Raises ConfigError for a batch that the processes cannot share alike."""
-    batch = min(config.train.batch_size, len(data.train))
-    if batch % world.size():
-        raise ConfigError(f"{world.size()} processes cannot share a batch of {batch} alike: change train.batch_size or "
-                          "compute.processes")
     model = world.synchronised(initial(config, method, data, device))
     total = config.train.epochs * max(1, len(data.train) // config.train.batch_size)
     return Run(model, world.replicated(Objective(method, model)), *optimizer_and_schedule(config, model, total),
-               world.generator(config.seed, device, batch))
+               world.generator(config.seed, device, min(config.train.batch_size, len(data.train))))
 
 
 def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print,
@@ -118,8 +120,8 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
     checkpoint = resume.Checkpoint(place, config, data, run, found, method.memory, log)
     for epoch in range(1, checkpoint.load() + 1):
         log(line(config, found, epoch))
-    example = torch.zeros(min(config.train.batch_size, len(data.train)) // world.size(), *data.shape, device=device)
-    compute.compiled(model, config.compute, example, log)
+    size = world.share(min(config.train.batch_size, len(data.train)))
+    compute.compiled(model, config.compute, torch.zeros(size, *data.shape, device=device), log)
     for epoch in range(len(found.rows) + 1, epochs + 1):
         with compute.memory_for(config.train.batch_size):
             loss = train_epoch(config, method, model, data.train, *rest, (epoch - 1) / epochs, objective)
@@ -138,10 +140,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
         with compute.eager(config.compute, device):
             method.finish(model, data.validation, compute.generator(VALIDATION_SEED, device))
         found.states[name] = snapshot(model)
-    looks, clean, attacked = zip(*found.looks, strict=True)
-    return Trained(pd.DataFrame(found.rows), found.states, {
-        "label": data.test.y.cpu().numpy().astype(np.int16), "epoch": np.array(looks),
-        "clean": torch.stack(clean).numpy(), "attacked": torch.stack(attacked).numpy()})
+    return Trained(pd.DataFrame(found.rows), found.states, found.trace(data.test.y))
 
 
 def judge(config: Config, method: Method, model: nn.Module, data: Dataset, loss: float, found: Found) -> None:

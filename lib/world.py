@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lib.params import ConfigError
+
 
 def size() -> int:
     """How many processes train this network."""
@@ -21,6 +23,14 @@ def size() -> int:
 def rank() -> int:
     """Which of them this one is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(batch_size: int) -> int:
+    """How many images of a batch each process has. Raises ConfigError where they cannot share it alike."""
+    if batch_size % size():
+        raise ConfigError(f"{size()} processes cannot share a batch of {batch_size} alike: change train.batch_size or "
+                          "compute.processes")
+    return batch_size // size()
 
 
 class Shared(torch.Generator):
@@ -34,7 +44,7 @@ def generator(seed: int, device: torch.device, batch_size: int) -> torch.Generat
     if size() == 1:
         return torch.Generator(device).manual_seed(seed)
     shared = Shared(device)
-    shared.rows = batch_size // size()
+    shared.rows = share(batch_size)
     return shared.manual_seed(seed)
 
 

@@ -82,7 +82,7 @@ def test_the_science_is_below_the_story():
     assert imports("figures") == imports("params") == imports("stats") == set()
     assert imports("config") == {"params", "sections"} and imports("stages") == {"config", "params"}
     assert imports("notebook") == {"config", "params", "stages"}
-    assert imports("world") == set() and imports("compute") == {"config", "layers", "params"}
+    assert imports("world") == {"params"} and imports("compute") == {"config", "layers", "params"}
     assert imports("attacks") <= {"compute", "config", "params", "world"} and imports("activations") == {"params"}
     assert imports("models") == {"activations", "config", "layers", "params", "residual"}
     assert imports("data") == {"augment", "config", "params", "world"}
