@@ -159,7 +159,7 @@ def main(words: list[str]) -> int:
               "bring its wheel in the version of constraints.txt", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: this stage is lost, the finished ones are kept", file=sys.stderr)
+        print("interrupted: run it again to go on; finished stages and epochs of training are kept", file=sys.stderr)
         return 130
     return 0
 

@@ -109,7 +109,7 @@ def test_interruption_leaves_no_kernel(project, stage, how):
         process.kill()  # the shell, as if DVC were gone
     _, error = process.communicate(timeout=30)
     assert process.returncode == (-9 if how == "parent killed" else 130)
-    assert error.splitlines()[-1] == "interrupted: this stage is lost, the finished ones are kept"
+    assert error.splitlines()[-1] == "interrupted: run it again to go on; finished stages and epochs of training are kept"
     for _ in range(50):
         if not os.path.exists(f"/proc/{kernel}"):
             break
