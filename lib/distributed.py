@@ -64,9 +64,10 @@ def _run(command: list[str], log: Callable[[str], None]) -> None:
             raise
         if torchrun.wait():
             errors.seek(0)
-            lines = [line.strip() for line in errors if line.strip()]
+            lines = [" ".join(line.split()) for line in errors if line.strip()]
             named = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-            raise ConfigError((named or [f"a training process ended with: {lines[-1] if lines else 'no message'}"])[0])
+            codes = [line for line in lines if line.startswith("exitcode")]  # torchrun ends with that of the first
+            raise ConfigError((named or [f"a training process ended with {(codes or lines or ['no message'])[-1]}"])[0])
 
 
 def main(profile: str, dataset: str, method: str, seed: str, folder: str, keep: str = "{}") -> int:

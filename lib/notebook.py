@@ -17,6 +17,7 @@ from lib.params import ConfigError, known, root
 from lib.stages import describe, instances
 
 JOBS = "JOBS"  # environment variable of `make repro`: how many runs go side by side
+AT_ONCE = 0.01  # seconds
 UNFINISHED = f"{os.sep}unfinished{os.sep}"  # what a line names that tells of an interruption
 PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook reports progress
 
@@ -30,7 +31,7 @@ class Terminal:
 
     def __init__(self, stream, prefix: str = ""):
         self.stream, self.prefix, self.pending, self.done = stream, prefix, "", None
-        self.began = self.shown = time.monotonic()
+        self.shown = time.monotonic()
 
     def write(self, text: str) -> None:
         """Show the lines that are complete by now."""
@@ -44,10 +45,13 @@ class Terminal:
         if not match:
             return ""
         done, total = map(int, match.groups())
+        now = time.monotonic()
         if self.done is None or done <= self.done:  # another series begins
-            self.began = self.shown
+            self.base = self.shown, done - 1
+        elif now - self.shown < AT_ONCE:  # told again of what was done before an interruption
+            self.base = now, done
         self.done = done
-        left = (time.monotonic() - self.began) / max(done, 1) * (total - done)
+        left = (now - self.base[0]) / max(done - self.base[1], 1) * (total - done)
         return f"  [{time.strftime('%H:%M:%S' if left >= 3600 else '%M:%S', time.gmtime(left))} left]"
 
     def flush(self) -> None:
