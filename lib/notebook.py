@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,9 +11,9 @@ import nbformat
 
 from lib.config import OUT, STAGE
 from lib.params import ConfigError, known, root
+from lib.processes import JOBS, KERNEL_DIED, end_with
 from lib.stages import describe, instances
 
-JOBS = "JOBS"  # environment variable of `make repro`: how many runs go side by side
 PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook reports progress
 
 
@@ -68,7 +66,7 @@ def run(notebook: str, out: str, **parameters) -> None:
     os.environ |= {STAGE: str(root() / instance.code), OUT: str(root() / out), "PYTHONPATH": str(root())}
     target = root() / out / Path(notebook).name
     target.parent.mkdir(parents=True, exist_ok=True)
-    _die_with_parent()
+    end_with()
     prefix = f"{instance.name}  " if int(os.environ.get(JOBS) or 1) > 1 else ""
     _execute(root() / notebook, target, parameters, prefix)
     tidy(target)
@@ -102,21 +100,8 @@ def _execute(source: Path, target: Path, parameters: dict, prefix: str) -> None:
         raise SystemExit(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                          f"(the notebook as far as it came: {place})") from None
     except DeadKernelError:
-        raise SystemExit(f"{source.name}: the kernel died, perhaps for want of memory") from None
-
-
-def _die_with_parent() -> None:
-    """Interrupt this process, and so its kernel, on SIGTERM or when the `dvc repro` that started it is gone."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parent = os.getppid()
-
-    def watch():
-        """Wait until the parent is gone."""
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+        print(f"{source.name}: the kernel died, perhaps for want of memory", file=sys.stderr)
+        raise SystemExit(KERNEL_DIED) from None
 
 
 def tidy(path: Path) -> None:
