@@ -4,7 +4,8 @@
   run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
   fetch NAME ...                       download image sets into the data home, and check them
   profile NAME                         set profile, datasets, methods, seeds and studies of params.yaml to a profile's
-  repro [JOBS]                         dvc repro, with up to JOBS stages side by side (2)
+  repro [JOBS] [ENGINE NAME=VALUE ...] dvc repro, with up to JOBS stages side by side (2); with engine slurm each
+                                       stage is a job of its own, with these options (local: a rehearsal here)
   figures                              say where the figures of the current profile are
   cost [DATASET] [METHOD ...]          count the passes of a training step of each method, and time it
   bench [DATASET] [METHOD ...] [NAME=VALUE ...]
@@ -13,6 +14,7 @@
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -22,13 +24,17 @@ from pathlib import Path
 try:
     import yaml
 
-    from lib import params
+    from lib import params, processes
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing: bring its wheel in the version of constraints.txt")
 
 
 def run(notebook: str, out: str, *pairs: str) -> None:
-    """Execute a notebook as a stage."""
+    """Execute a notebook as a stage, here or as a job of the engine that `repro` was given."""
+    if os.environ.get(processes.ENGINE):
+        from lib import cluster
+
+        sys.exit(cluster.run(notebook, out, *pairs))
     from lib import notebook as notebooks
 
     notebooks.run(notebook, out, **_typed(dict(pair.split("=", 1) for pair in pairs)))
@@ -74,13 +80,13 @@ def profile(name: str) -> None:
     path.write_text(text)
 
 
-def repro(jobs: str = "2") -> None:
-    """Run what is stale, stages side by side."""
-    from lib import parallel
+def repro(jobs: str = "2", engine: str = "", *options: str) -> None:
+    """Run what is stale, stages side by side, here or as jobs of an engine."""
+    from lib import cluster, parallel
 
     if not jobs.isdigit() or jobs == "0":
         raise params.ConfigError(f"JOBS is '{jobs}': it has to be a number of stages, such as 2")
-    parallel.repro(int(jobs))
+    parallel.repro(int(jobs), cluster.engine(engine, *options) if engine else {})
 
 
 def figures() -> None:
@@ -158,8 +164,9 @@ def main(words: list[str]) -> int:
         print(f"error: the package '{error.name}' is missing: `make env` installs all of them; without a network, "
               "bring its wheel in the version of constraints.txt", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted: run it again to go on; finished stages and epochs of training are kept", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted: {str(interrupt) or 'run it again to go on'}; finished stages and epochs are kept",
+              file=sys.stderr)
         return 130
     return 0
 

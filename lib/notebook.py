@@ -4,9 +4,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,9 +12,9 @@ import nbformat
 
 from lib.config import OUT, STAGE, unfinished
 from lib.params import ConfigError, known, root
+from lib.processes import JOBS, KERNEL_DIED, end_with
 from lib.stages import describe, instances
 
-JOBS = "JOBS"  # environment variable of `make repro`: how many runs go side by side
 AT_ONCE = 0.01  # seconds
 UNFINISHED = f"{os.sep}unfinished{os.sep}"  # what a line names that tells of an interruption
 PROGRESS = re.compile(r"\w+ (\d+)/(\d+)\b")  # 'epoch 3/30 ...': how a notebook reports progress
@@ -100,7 +98,7 @@ def execute(notebook: str | Path, out: str | Path, prefix: str = "", **parameter
     source, target = root() / notebook, root() / out / Path(notebook).name
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = str(root())
-    _die_with_parent()
+    end_with()
     names = papermill.inspect_notebook(str(source))
     for name in parameters:
         known("parameter", name, names, source.name)
@@ -113,22 +111,9 @@ def execute(notebook: str | Path, out: str | Path, prefix: str = "", **parameter
         raise SystemExit(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                          f"(the notebook as far as it came: {place})") from None
     except DeadKernelError:
-        raise SystemExit(f"{source.name}: the kernel died, perhaps for want of memory") from None
+        print(f"{source.name}: the kernel died, perhaps for want of memory", file=sys.stderr)
+        raise SystemExit(KERNEL_DIED) from None
     tidy(target)
-
-
-def _die_with_parent() -> None:
-    """Interrupt this process, and so its kernel, on SIGTERM or when the `dvc repro` that started it is gone."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parent = os.getppid()
-
-    def watch():
-        """Wait until the parent is gone."""
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def tidy(path: Path) -> None:

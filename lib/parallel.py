@@ -1,73 +1,132 @@
-"""`dvc repro` with stages side by side: DVC runs one at a time, but most runs do not depend on one another."""
+"""`dvc repro` with stages side by side: DVC runs one at a time, but most of them do not depend on one another.
+
+Each stage is a `dvc repro -s` of its own, on this machine, so DVC itself decides, prepares and records under its own
+lock. With an engine its command does not run here but as a job; see lib/cluster.py.
+"""
 
 import json
 import os
 import subprocess
 import threading
+from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 
-import yaml
+from lib.params import ConfigError
+from lib.processes import DEVICES, JOBS, LAUNCHER, Launcher, interruptible, only_launcher
+from lib.stages import instances
 
-from lib.notebook import JOBS
-from lib.params import ConfigError, root
 
+class Stages:
+    """Runs stages by name, each as a `dvc repro -s`, until one fails or all are interrupted.
 
-def repro(jobs: int) -> None:
-    """Reproduce the profile of params.yaml, up to `jobs` runs at a time; each line of output names its run.
-
-    A stage begins when all stages that it reads from are done. What is not stale, nor reads from what is, is not looked
-    at. After a failure nothing new begins; SystemExit comes when what was running has ended.
+    variables: added to their environment. devices: for each stage that runs at a time the devices it sees (None: all).
     """
-    _dvc("repro", "-q", "data.dvc", "code")
-    needs = reads()
-    stale = {name.split("@")[0] for name in json.loads(_dvc("status", "--json"))} & set(needs)
-    for stage in needs:  # dvc.yaml lists a stage after those that it reads from
-        stale |= {stage} if needs[stage] & stale else set()
-    left = {stage: [] for stage in needs if stage in stale}
-    for name in _dvc("stage", "list", "--name-only").split():
-        left.get(name.split("@")[0], []).append(name)
-    _side_by_side(left, needs, jobs)
-    subprocess.run(["dvc", "repro"], check=True)
+
+    def __init__(self, launcher: Launcher, variables: dict[str, str], devices: list[str | None]):
+        self.launcher, self.variables = launcher, {**variables, LAUNCHER: launcher.name}
+        self.failed, self.interrupted, self.devices = threading.Event(), threading.Event(), SimpleQueue()
+        for share in devices:
+            self.devices.put(share)
+
+    def run(self, name: str) -> bool:
+        """Run a stage, show its output, and say whether it succeeded. After a failure nothing new begins."""
+        if self.failed.is_set():
+            return False
+        share = self.devices.get()
+        environment = {**os.environ, **self.variables, **({DEVICES: share} if share else {})}
+        # Ctrl-C does not reach a session of its own: the stage ends as `end_with` says, and DVC after it, unharmed.
+        # It inherits the launcher's lock: if the launcher is killed, the next one has to wait for DVC's end.
+        with subprocess.Popen(["dvc", "--wait-for-lock", "repro", "-q", "-s", name], env=environment, text=True,
+                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              start_new_session=True, pass_fds=[self.launcher.file.fileno()]) as process:
+            for line in process.stdout:
+                if not self.interrupted.is_set():
+                    print(line, end="", flush=True)
+        if process.returncode:
+            self.failed.set()
+        self.devices.put(share)
+        return not process.returncode
+
+    def interrupt(self) -> None:
+        """End what runs; what DVC is recording at this moment is recorded."""
+        self.failed.set()
+        self.interrupted.set()
+        self.launcher.stop()
 
 
-def _side_by_side(left: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> None:
-    """Run all names in `left`, by stage, each stage after those in `left` that it needs."""
-    running, unfinished, failed = {}, {stage: len(names) for stage, names in left.items()}, threading.Event()
+def repro(jobs: int, engine: dict[str, str] | None = None) -> None:
+    """Reproduce the profile of params.yaml, up to `jobs` stages at a time; each line of output names its stage.
 
-    def one(name: str) -> None:
-        """Run one, unless another has failed."""
-        if not failed.is_set() and _one(name, jobs):
-            failed.set()
+    A stage begins when all that it reads from are done. What is not stale, nor reads from what is, is not looked at.
+    After a failure nothing new begins; SystemExit comes when what was running has ended. An interrupt ends what runs.
+    engine: environment variables that send stages elsewhere; see `cluster.engine`. ConfigError if another is at work.
+    """
+    engine = engine or {}
+    interruptible()
+    with only_launcher() as launcher:
+        _dvc("repro", "-q", "data.dvc", "code")
+        needs = reads()
+        stale = set(json.loads(_dvc("status", "--json")))
+        for name in needs:  # dvc.yaml lists a stage after those that it reads from
+            stale |= {name} if needs[name] & stale else set()
+        stages = Stages(launcher, {**engine, JOBS: str(jobs)}, shares(os.environ.get(DEVICES, ""), jobs))
+        side_by_side({name: needs[name] & stale for name in needs if name in stale}, stages, jobs)
+        subprocess.run(["dvc", "repro"], check=True, env={**os.environ, **engine})
 
+
+def side_by_side(needs: dict[str, set[str]], stages: Stages, jobs: int) -> None:
+    """Run all stages that `needs` names, up to `jobs` at a time, each after those that it needs."""
+    waiting, running, done = dict(needs), {}, set()
     with ThreadPoolExecutor(jobs) as pool:
-        while left or running:
-            for stage in [s for s in left if not needs[s] & set(unfinished)]:
-                running |= {pool.submit(one, name): stage for name in left.pop(stage)}
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                stage = running.pop(future)
-                unfinished[stage] -= 1
-                if not unfinished[stage]:
-                    del unfinished[stage]
-    if failed.is_set():
+        try:
+            while waiting or running:
+                ready = [name for name in waiting if waiting[name] <= done]
+                for name in ready:
+                    del waiting[name]
+                    running[pool.submit(stages.run, name)] = name
+                if not running:  # what is left waits for what has failed
+                    break
+                ended = wait(running, return_when=FIRST_COMPLETED).done
+                done |= {running[future] for future in ended if future.result()}
+                for future in ended:
+                    del running[future]
+        except KeyboardInterrupt:
+            stages.interrupt()
+            raise KeyboardInterrupt("what was running has been stopped") from None
+    if len(done) < len(needs):
         raise SystemExit(1)
 
 
 def reads() -> dict[str, set[str]]:
-    """For each stage of dvc.yaml the stages that it reads from: those whose results folder its dependencies name."""
-    stages = yaml.safe_load((root() / "dvc.yaml").read_text())["stages"]
-    found = {stage: {dep.split("/")[2] for dep in entry["deps"] if dep.startswith("results/")}
-             for stage, entry in stages.items()}
-    for stage, needed in found.items():
-        for name in needed - set(stages):
-            raise ConfigError(f"stage {stage} in dvc.yaml depends on results of '{name}', which is no stage")
+    """For each stage instance those that it reads from: what they make is, holds or lies in one of its dependencies."""
+    every = instances()
+    makers, within = {instance.out: instance.name for instance in every}, defaultdict(set)
+    for instance in every:
+        for place in (instance.out, *instance.out.parents):
+            within[place].add(instance.name)
+    found = {}
+    for instance in every:
+        found[instance.name] = set()
+        for needed in instance.deps:
+            names = within[needed] | {makers[place] for place in needed.parents if place in makers}
+            if not names and needed.parts[0] == "results" and needed != instance.code:
+                raise ConfigError(f"stage {instance.name} in dvc.yaml depends on {needed}, which no stage makes")
+            found[instance.name] |= names
     return found
+
+
+def shares(devices: str, jobs: int) -> list[str | None]:
+    """A list of devices such as '0,1,2,3' dealt out among so many jobs; with fewer than two nothing is dealt out.
+
+    With more jobs than devices some share one; with fewer a job has several, for a training of several processes.
+    """
+    names = [name for name in devices.split(",") if name.strip()]
+    if len(names) < 2:
+        return [None] * jobs
+    return [",".join(names[job::jobs]) or names[job % len(names)] for job in range(jobs)]
 
 
 def _dvc(*words: str) -> str:
     """What a DVC command prints; CalledProcessError if it fails."""
     return subprocess.run(["dvc", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def _one(name: str, jobs: int) -> int:
-    """Reproduce one run; its exit status."""
-    return subprocess.run(["dvc", "repro", "-q", "-s", name], env={**os.environ, JOBS: str(jobs)}).returncode

@@ -33,12 +33,13 @@ ADDED = {"forks": ("ducat",), "activations": ("activations",), "gates": BASIC, "
 
 @dataclass(frozen=True)
 class Instance:
-    """One item of the matrix of a stage: its name in DVC, notebook, results folder and parameters."""
+    """One item of the matrix of a stage: its name in DVC, notebook, results folder, parameters and dependencies."""
 
     name: str
     notebook: Path
     out: Path
     parameters: dict[str, str | int]
+    deps: tuple[Path, ...] = ()
 
     @property
     def code(self) -> Path:
@@ -55,13 +56,15 @@ def instances() -> list[Instance]:
         names = list(entry["matrix"])
         values = [_values(entry["matrix"][name], lists) for name in names]
         for item in (dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)):
-            command = re.sub(r"\$\{item\.(\w+)\}", lambda m, item=item: str(item[m[1]]), entry["cmd"])
-            words = shlex.split(command)
+            filled = [re.sub(r"\$\{item\.(\w+)\}", lambda m, item=item: str(item[m[1]]), text)
+                      for text in (entry["cmd"], *entry["deps"])]
+            words = shlex.split(filled[0])
             if words[:4] != ["python", "-m", "lib", "run"]:
                 continue
             pairs = dict(word.split("=", 1) for word in words[6:])
             found.append(Instance(f"{stage}@{'-'.join(map(str, item.values()))}", Path(words[4]), Path(words[5]),
-                                  {k: int(v) if v.isdigit() else v for k, v in pairs.items()}))
+                                  {k: int(v) if v.isdigit() else v for k, v in pairs.items()},
+                                  tuple(map(Path, filled[1:]))))
     return found
 
 

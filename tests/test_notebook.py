@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from lib import notebook, stages
 from lib.params import ConfigError
+from lib.processes import KERNEL_DIED
 
 STAGE = "results/default/data/digits"
 
@@ -79,7 +80,7 @@ def test_a_failing_cell_is_the_last_line_and_the_partial_copy_stays(project, sta
 def test_a_kernel_that_dies_is_one_line(stage):
     process = stage("import os\nos._exit(9)")
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == KERNEL_DIED
     assert "01_data.ipynb: the kernel died, perhaps for want of memory" in error.splitlines()[-1]
 
 
@@ -109,7 +110,7 @@ def test_interruption_leaves_no_kernel(project, stage, how):
         process.kill()  # the shell, as if DVC were gone
     _, error = process.communicate(timeout=30)
     assert process.returncode == (-9 if how == "parent killed" else 130)
-    assert error.splitlines()[-1] == "interrupted: run it again to go on; finished stages and epochs of training are kept"
+    assert error.splitlines()[-1] == "interrupted: run it again to go on; finished stages and epochs are kept"
     for _ in range(50):
         if not os.path.exists(f"/proc/{kernel}"):
             break

@@ -4,53 +4,84 @@ import threading
 import time
 
 import pytest
-import yaml
 
 from lib import parallel
+from lib.params import ConfigError
 from lib.stages import instances
 
-NEEDS = {"data": {"code"}, "train": {"code", "data"}, "attack": {"train"}, "landscape": {"train"}, "report": {"attack"}}
+NEEDS = {"data": set(), "train@0": {"data"}, "train@1": {"data"}, "attack@0": {"train@0"}, "attack@1": {"train@1"},
+         "landscape@0": {"train@0"}, "report": {"attack@0", "attack@1", "landscape@0"}}
 
 
-@pytest.fixture
-def runs(monkeypatch):
-    """What was run, in order, and how many ran at once at most."""
-    log, lock, now, most = [], threading.Lock(), [0], [0]
+class Runs:
+    """In place of DVC: what was run, in order, and how many ran at once at most. Those named in `bad` fail."""
 
-    def one(name, jobs):
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        time.sleep(0.02)
-        with lock:
-            now[0] -= 1
-            log.append(name)
-        return int(name == "train@bad")
+    def __init__(self, bad=()):
+        self.bad, self.log, self.lock, self.now, self.most, self.stopped = bad, [], threading.Lock(), 0, 0, False
 
-    monkeypatch.setattr(parallel, "_one", one)
-    return log, most
+    def run(self, name):
+        with self.lock:
+            if self.stopped:
+                return False
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.02 + 0.2 * (name == "train@0"))
+        with self.lock:
+            self.now -= 1
+            self.log.append(name)
+            self.stopped |= name in self.bad
+        return name not in self.bad
 
-
-def test_a_stage_waits_for_what_it_reads(runs):
-    log, most = runs
-    left = {"report": ["report"], "attack": ["attack@0", "attack@1"], "landscape": ["landscape"],
-            "train": ["train@0", "train@1", "train@2"]}
-    parallel._side_by_side(left, NEEDS, jobs=2)
-    assert sorted(log) == ["attack@0", "attack@1", "landscape", "report", "train@0", "train@1", "train@2"]
-    assert set(log[:3]) == {"train@0", "train@1", "train@2"} and log[-1] == "report" or log[-2] == "report"
-    assert log.index("report") > max(log.index("attack@0"), log.index("attack@1")) and most[0] == 2
+    def interrupt(self):
+        self.stopped = True
 
 
-def test_nothing_begins_after_a_failure(runs):
-    log, _ = runs
+def test_a_stage_waits_for_what_it_reads_and_for_nothing_else():
+    runs = Runs()
+    parallel.side_by_side(NEEDS, runs, jobs=2)
+    order = {name: place for place, name in enumerate(runs.log)}
+    assert len(order) == len(runs.log) == len(NEEDS) and runs.most == 2
+    assert all(order[needed] < order[name] for name in NEEDS for needed in NEEDS[name])
+    assert order["attack@1"] < order["train@0"]  # the slow training holds up its own readers only
+
+
+def test_nothing_begins_after_a_failure():
+    runs = Runs(bad=["train@1"])
     with pytest.raises(SystemExit):
-        parallel._side_by_side({"train": ["train@bad", "train@1"], "attack": ["attack@0"]}, NEEDS, jobs=1)
-    assert log == ["train@bad"]
+        parallel.side_by_side(NEEDS, runs, jobs=2)
+    assert runs.log == ["data", "train@1", "train@0"]  # what was running ends
 
 
-def test_it_knows_who_reads_from_whom(project):
+def test_an_interrupt_stops_what_runs(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(parallel, "wait", interrupted)
+    runs = Runs()
+    with pytest.raises(KeyboardInterrupt, match="what was running is lost"):
+        parallel.side_by_side(NEEDS, runs, jobs=2)
+    assert runs.stopped
+
+
+def test_it_knows_who_reads_from_whom(project, edit):
     found = parallel.reads()
-    assert found["train"] == {"code", "data"} and {"train", "attack", "page", "papers"} <= found["report"]
-    order = list(yaml.safe_load((project / "dvc.yaml").read_text())["stages"])
-    assert all(order.index(needed) < order.index(stage) for stage in found for needed in found[stage])
-    assert {i.name.split("@")[0] for i in instances()} == set(order) - {"code"}
+    assert list(found) == [i.name for i in instances()]
+    assert found["train@default-digits-pgd-0"] == {"data@default-digits"}
+    assert found["attack@default-digits-pgd-0"] == {"data@default-digits", "train@default-digits-pgd-0"}
+    attacks = {name for name in found if name.startswith("attack@")}
+    assert attacks < found["classwise@default-digits"] and attacks < found["report@default"]
+    seen = set()
+    for name, needed in found.items():  # a stage is listed after what it reads
+        assert needed <= seen
+        seen.add(name)
+    edit(project / "dvc.yaml", "/train/${item.dataset}/${item.method}/${item.seed}/best.pt", "/training/best.pt")
+    with pytest.raises(ConfigError, match="stage attack@default-digits-standard-0 in dvc.yaml depends on "
+                                          "results/default/training/best.pt, which no stage makes"):
+        parallel.reads()
+
+
+@pytest.mark.parametrize("devices, jobs, dealt", [
+    ("", 2, [None, None]), ("0", 2, [None, None]), ("-1", 1, [None]),
+    ("0,1", 2, ["0", "1"]), ("2,5", 3, ["2", "5", "2"]), ("0,1,2,3", 2, ["0,2", "1,3"]),
+    ("GPU-a,GPU-b", 1, ["GPU-a,GPU-b"])])
+def test_devices_are_dealt_out(devices, jobs, dealt):
+    assert parallel.shares(devices, jobs) == dealt

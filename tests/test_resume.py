@@ -339,7 +339,7 @@ class TestStage:
         """Run the data stage with something else in place of its notebook."""
         stages.write("default")
         out = "results/default/data/digits"
-        monkeypatch.setattr(notebook, "_die_with_parent", lambda: None)
+        monkeypatch.setattr(notebook, "end_with", lambda: None)
         for name in (config.OUT, config.STAGE, "PYTHONPATH"):
             monkeypatch.setenv(name, "")
 

@@ -81,7 +81,8 @@ def test_the_science_is_below_the_story():
         return found | {n.module.split(".")[1] for n in nodes if (n.module or "").startswith("lib.")} - {name}
     assert imports("figures") == imports("params") == imports("stats") == set()
     assert imports("config") == {"params", "sections"} and imports("stages") == {"config", "params"}
-    assert imports("notebook") == {"config", "params", "stages"}
+    assert imports("notebook") == {"config", "params", "processes", "stages"} and imports("processes") == {"params"}
+    assert imports("cluster") == {"params", "processes"} and imports("parallel") <= {"params", "processes", "stages"}
     assert imports("world") == {"params"} and imports("compute") == {"config", "layers", "params"}
     assert imports("attacks") <= {"compute", "config", "params", "world"} and imports("activations") == {"params"}
     assert imports("models") == {"activations", "config", "layers", "params", "residual"}
