@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -119,6 +121,22 @@ def test_a_second_run_from_scratch_gives_the_same_bytes(clone):
         call(clone, "dvc", "repro", "--force", "--single-item", stage)
     assert [p for p in files if p.read_bytes() != first[p]] == []
     assert (clone / "dvc.lock").read_text() == lock
+
+
+def test_jobs_of_two_workers_give_the_bytes_of_the_first_run(clone):
+    """A training and an attack again, as jobs, without DVC's memory of the first run."""
+    again = ["train@smoke-digits-standard-0", "attack@smoke-digits-standard-0"]
+    files = {p: p.read_bytes() for p in (clone / "results/smoke").rglob("*") if p.is_file()}
+    lock = yaml.safe_load((clone / "dvc.lock").read_text())
+    left = {name: entry for name, entry in lock["stages"].items() if name not in again}
+    (clone / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": left}, sort_keys=False))
+    (clone / ".dvc/cache/runs").rename(clone / ".dvc/cache/runs-before")
+    output = call(clone, sys.executable, "-m", "lib", "repro", "2", "local")
+    assert re.findall(r"  (\S+)  job \d+ of local", output) == again
+    assert yaml.safe_load((clone / "dvc.lock").read_text()) == lock
+    assert [p for p, content in files.items() if p.read_bytes() != content] == []
+    shutil.rmtree(clone / ".dvc/cache/runs")
+    (clone / ".dvc/cache/runs-before").rename(clone / ".dvc/cache/runs")
 
 
 def test_params_edited_while_a_stage_runs_stay_out_of_its_result(clone, edit):
