@@ -57,7 +57,7 @@ def test_an_interrupt_stops_what_runs(monkeypatch):
         raise KeyboardInterrupt
     monkeypatch.setattr(parallel, "wait", interrupted)
     runs = Runs()
-    with pytest.raises(KeyboardInterrupt, match="what was running is lost"):
+    with pytest.raises(KeyboardInterrupt, match="what was running has been stopped"):
         parallel.side_by_side(NEEDS, runs, jobs=2)
     assert runs.stopped
 
