@@ -212,12 +212,12 @@ class TestExplore:
         first, seen = {}, {}
         plain = train.train_epoch
 
-        def watched(config, method, model, images, optimizer, scheduler, generator, start):
+        def watched(config, method, model, images, optimizer, scheduler, generator, start, objective):
             """An epoch, before which weights and the generator are noted."""
             if start == 0:
                 first[config.method] = model[1].features[0].weight.detach().clone()
             seen.setdefault(config.method, []).append(generator.get_state().tolist())
-            return plain(config, method, model, images, optimizer, scheduler, generator, start)
+            return plain(config, method, model, images, optimizer, scheduler, generator, start, objective)
 
         monkeypatch.setattr(train, "train_epoch", watched)
         short = replace(changed(run, compared=["relu"], variants={}), train=replace(run.train, epochs=2), method="pgd")
