@@ -126,8 +126,9 @@ def compiled(model: nn.Module, compute: Compute, example: torch.Tensor, log: Cal
     except Exception as error:  # what the compiler raises is of many kinds
         network._compiled_call_impl = None
         log(f"not compiled: {type(error).__name__}: {' '.join(str(error).split())[:200] or 'no message'}")
-    for buffer, before in buffers:
-        buffer.data.copy_(before)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _try(network: nn.Module, x: torch.Tensor) -> None:

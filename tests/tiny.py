@@ -16,7 +16,10 @@ EXECUTE = '''
 import hashlib
 
 
-def _execute(source, target, parameters, prefix):
+def execute(notebook, out, prefix="", **parameters):
+    source, target = root() / notebook, root() / out / Path(notebook).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    end_with()
     here = next(i for i in instances() if i.out == target.parent.relative_to(root()))
     with open("log", "a") as log:
         print(here.name, file=log)
