@@ -31,13 +31,15 @@ class Checkpoint:
         self.progress = Progress(identity and place / f"{identity[:16]}.pt", (identity,), torch.zeros(1), log)
 
     def _identity(self, config: Config, data: Dataset) -> str:
-        """A digest of all that decides the outcome: numbers, images, first weights, and in a stage its code."""
+        """A digest of all that decides the outcome: numbers, images, first weights, and in a stage its code; and of
+        whether somebody looks.
+        """
         code = os.environ.get(STAGE)
         images = [part for split in (data.train, data.validation, data.test)
                   for part in (split.y, split.x if isinstance(split, Images) else split.paths.tobytes())]
         alone = replace(config, compute=replace(config.compute, processes=1))
         return fingerprint(alone, torch.__version__, Path(code).read_text() if code else "", data.statistics, *images,
-                           self.run.model.state_dict())
+                           self.run.model.state_dict(), self.found.seen is None)
 
     def load(self) -> int:
         """Take up what was kept, and return how many epochs that is; 0 for a new training.

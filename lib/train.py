@@ -28,12 +28,13 @@ class Trained:
 
     Best is the epoch with the highest accuracy on the validation images: under attack if the method trains with
     an adversary, clean otherwise. trace: what the network said of each test image along the way, clean and under the
-    training attack: `epoch` (E,), `label` (N,), `clean` and `attacked` (E, N). Nothing is chosen by it.
+    training attack: `epoch` (E,), `label` (N,), `clean` and `attacked` (E, N). seen: what `look` saw; not saved.
     """
 
     history: pd.DataFrame
     states: dict[str, dict[str, Tensor]]
     trace: dict[str, np.ndarray]
+    seen: dict = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """history.csv, trace.npz, best.pt and last.pt in `folder`."""
@@ -81,8 +82,9 @@ class Objective(nn.Module):
 
 @dataclass
 class Found:
-    """What a training has found so far: rows of the history, looks at the test images, weights, the best score."""
+    """What a training has found so far: `Trained`, and the best score. seen: None where nobody looks."""
 
+    seen: dict | None
     rows: list = field(default_factory=list)
     looks: list = field(default_factory=list)
     states: dict = field(default_factory=dict)
@@ -104,18 +106,18 @@ def begin(config: Config, method: Method, data: Dataset, device: torch.device) -
 
 
 def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str], None] = print,
-        look: Callable[[int, nn.Module], None] | None = None, method: Method | None = None,
+        look: Callable[[int, nn.Module], object] | None = None, method: Method | None = None,
         keep: Mapping[str, int] | None = None) -> Trained:
     """Train `config.method` on data.train, which lies on `device`, and report each epoch as one line to `log`.
 
     look: called after each epoch with its number, from 1, and the classifier as it would be deployed now, which it has
-    to leave as it is. method: in place of the one that `config.method` spells. keep: further states, by name, each with
-    the epoch after which it is kept. A stage that was interrupted goes on after its last whole epoch, on one CPU thread
-    to the same bits, unless it has a `look` or a `method` of its own. Raises ConfigError where memory does not hold a
-    batch, FloatingPointError where training diverges.
+    to leave as it is; what it returns (tensors, numbers, text, lists and dictionaries) is in `Trained.seen`, by epoch.
+    method: in place of the one that `config.method` spells. keep: further states, by name, and after which epoch. A
+    stage that was interrupted goes on after its last whole epoch, on one CPU thread to the same bits, unless it has a
+    `method` of its own. Raises ConfigError if memory does not hold a batch, FloatingPointError if training diverges.
     """
-    place = unfinished() if look is None and method is None else None
-    method, found, epochs = method or methods.build(config), Found(), config.train.epochs
+    place = None if method else unfinished()
+    method, found, epochs = method or methods.build(config), Found({} if look else None), config.train.epochs
     model, objective, *rest = run = begin(config, method, data, device)
     checkpoint = resume.Checkpoint(place, config, data, run, found, method.memory, log)
     for epoch in range(1, checkpoint.load() + 1):
@@ -130,7 +132,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
             judge(config, method, deployed, data, loss, found)
             found.states |= {name: found.states["last"] for name, at in (keep or {}).items() if at == epoch}
             if look:
-                look(epoch, deployed)
+                found.seen[epoch] = look(epoch, deployed)
         if not loss < float("inf"):
             raise FloatingPointError(f"loss {loss} in epoch {epoch}: lower train.lr (now {config.train.lr})")
         checkpoint.save(epoch)
@@ -140,7 +142,7 @@ def fit(config: Config, data: Dataset, device: torch.device, log: Callable[[str]
         with compute.eager(config.compute, device):
             method.finish(model, data.validation, compute.generator(VALIDATION_SEED, device))
         found.states[name] = snapshot(model)
-    return Trained(pd.DataFrame(found.rows), found.states, found.trace(data.test.y))
+    return Trained(pd.DataFrame(found.rows), found.states, found.trace(data.test.y), found.seen or {})
 
 
 def judge(config: Config, method: Method, model: nn.Module, data: Dataset, loss: float, found: Found) -> None:
@@ -158,9 +160,9 @@ def judge(config: Config, method: Method, model: nn.Module, data: Dataset, loss:
 
 def line(config: Config, found: Found, epoch: int) -> str:
     """What is told of an epoch."""
-    row = found.rows[epoch - 1]
-    return (f"epoch {epoch}/{config.train.epochs}  loss {row['loss']:.3f}  "
-            f"validation: clean {row['clean']:.1%}, PGD-{config.train.steps} {row['robust']:.1%}")
+    _, loss, clean, robust = found.rows[epoch - 1].values()
+    return (f"epoch {epoch}/{config.train.epochs}  loss {loss:.3f}  "
+            f"validation: clean {clean:.1%}, PGD-{config.train.steps} {robust:.1%}")
 
 
 def train_epoch(config: Config, method: Method, model: nn.Module, images: Images | Files, optimizer, scheduler,
@@ -208,8 +210,7 @@ def optimizer_and_schedule(config: Config, model: nn.Module, total: int):
 def validate(config: Config, model: nn.Module, images: Images | Files) -> tuple[float, float]:
     """Accuracy on the images, clean and under the training attack without its warm-up, in eval mode."""
     labels = images.y.cpu().numpy()
-    clean, robust = ((said == labels).mean().item() for said in predicted(config, model, images))
-    return clean, robust
+    return tuple((said == labels).mean().item() for said in predicted(config, model, images))
 
 
 def predicted(config: Config, model: nn.Module, images: Images | Files, batch_size: int = 500) -> list[np.ndarray]:

@@ -114,10 +114,10 @@ class Explored:
 
 
 class Observer:
-    """Looks at networks of one run, and keeps what it saw. It has its own generators, and changes no network."""
+    """Looks at networks of one run. It has its own generators, and changes no network."""
 
     def __init__(self, config: Config, dataset: Dataset):
-        self.config, self.rates, self.rows, self.sharp, self.tables = config, learning_rates(config), [], [], []
+        self.config, self.rates = config, learning_rates(config)
         self.images = {"train": dataset.train.first(config.evaluate.training_images),
                        "validation": dataset.validation, "test": dataset.test}
         self.near = landscape.sample(config, dataset)
@@ -156,21 +156,26 @@ class Observer:
                     row[place] = landscape.adversarial_loss(self.config, model, *self.near[split])
         return found
 
-    def look(self, epoch: int, model: nn.Module, checkpoint: str = ALONG, wide: bool = True) -> np.ndarray | None:
-        """One row of `looks`, and with `wide` the landscape: returns its curve of training images (D, A)."""
+    def look(self, epoch: int, model: nn.Module, checkpoint: str = ALONG, wide: bool = True) -> dict:
+        """A `row` of `looks`; with `wide` the landscape, rows `sharp` of sharpness and `curve`, g of training images
+        (D, A), else none; and of a checkpoint `table`, rows of per_sample.
+        """
         keys = {"method": self.config.method, "seed": self.config.seed, "checkpoint": checkpoint}
         table = self.said(model, strong=checkpoint != ALONG)
         curve, sharp = self.curves(model) if wide else (None, {})
-        self.rows.append({**keys, "epoch": epoch, "lr": self.rates[epoch - 1], **_row(table, self.config),
-                          "sharpness": np.mean(sharp.get("train", np.nan)),
-                          "sharpness_test": np.mean(sharp.get("test", np.nan)), "radius": radius(self.config, epoch)})
+        row = {**keys, "epoch": epoch, "lr": float(self.rates[epoch - 1]), **_row(table, self.config),
+               "sharpness": float(np.mean(sharp.get("train", np.nan))),
+               "sharpness_test": float(np.mean(sharp.get("test", np.nan))), "radius": radius(self.config, epoch)}
+        seen = {"row": row, "sharp": []}
         for split, values in sharp.items():
-            self.sharp += [{**keys, "epoch": epoch, "split": split, "direction": number, "value": value,
-                            "images": len(self.near[split][1])} for number, value in enumerate(values)]
+            seen["sharp"] += [{**keys, "epoch": epoch, "split": split, "direction": number, "value": float(value),
+                               "images": len(self.near[split][1])} for number, value in enumerate(values)]
+        if wide:
+            seen["curve"] = torch.from_numpy(curve)
         if checkpoint != ALONG:
             columns = ["split", "attack", "index", "label", "predicted"]
-            self.tables.append(table[table.split != "validation"].assign(**keys)[[*keys, *columns]])
-        return curve
+            seen["table"] = table[table.split != "validation"].assign(**keys)[[*keys, *columns]]
+        return seen
 
 
 def _row(table: pd.DataFrame, config: Config) -> dict[str, float]:
@@ -178,11 +183,12 @@ def _row(table: pd.DataFrame, config: Config) -> dict[str, float]:
     groups = table.assign(hit=table.label == table.predicted).groupby(["split", "attack"])
     rate, loss = groups.hit.mean(), groups.loss.mean()
     clean, headline = evaluate.CLEAN, config.evaluate.headline
-    return {"train_clean": rate["train", clean], "train": rate["train", headline],
-            "validation": rate["validation", headline],
-            "test_clean": rate["test", clean], "test": rate["test", headline],
-            "train_loss": loss["train", headline], "test_loss": loss["test", headline],
-            "gap": rate["train", headline] - rate["test", headline]}
+    found = {"train_clean": rate["train", clean], "train": rate["train", headline],
+             "validation": rate["validation", headline],
+             "test_clean": rate["test", clean], "test": rate["test", headline],
+             "train_loss": loss["train", headline], "test_loss": loss["test", headline],
+             "gap": rate["train", headline] - rate["test", headline]}
+    return {name: float(value) for name, value in found.items()}
 
 
 def explore(config: Config, dataset: Dataset, device: torch.device, log: Callable[[str], None] = print) -> Explored:
@@ -192,26 +198,29 @@ def explore(config: Config, dataset: Dataset, device: torch.device, log: Callabl
     `config.landscape.images` images. The looks change nothing: the weights are those of the same training without them.
     """
     config, dataset = recipe(config), fewer(dataset, config.trajectory.fraction)
-    observer, wanted, along = Observer(config, dataset), looks_at(config), {}
+    observer, wanted = Observer(config, dataset), looks_at(config)
 
-    def look(epoch: int, model: nn.Module) -> None:
+    def look(epoch: int, model: nn.Module) -> dict | None:
         """What `train.fit` calls after each epoch."""
         if epoch not in wanted:
-            return
-        curve = observer.look(epoch, model, wide=wanted[epoch])
-        if curve is not None:
-            along[epoch] = curve
-        row = observer.rows[-1]
+            return None
+        seen = observer.look(epoch, model, wide=wanted[epoch])
+        row = seen["row"]
         log(f"epoch {epoch}/{config.train.epochs}  under attack: train {row['train']:.1%}, test {row['test']:.1%}, "
             f"test loss {row['test_loss']:.2f}" + (f", S {row['sharpness']:.2f}" if wanted[epoch] else ""))
+        return seen
 
     trained = train.fit(config, dataset, device, log=lambda line: None, look=look)
     epochs = {BEST: best_epoch(config, trained.history), LAST: config.train.epochs}
     ends = {name: observer.look(epoch, train.model(config, trained, name, dataset, device), name)
             for name, epoch in epochs.items()}
-    return Explored(pd.DataFrame(observer.rows), pd.DataFrame(observer.sharp),
-                    {"alphas": observer.alphas, "epochs": np.array(list(along)),
-                     "along": np.array(list(along.values())), **ends}, pd.concat(observer.tables, ignore_index=True))
+    every = [*filter(None, trained.seen.values()), *ends.values()]
+    along = {epoch: seen["curve"].numpy() for epoch, seen in trained.seen.items() if seen and "curve" in seen}
+    curves = {"epochs": np.array(list(along)), "along": np.array(list(along.values()))}
+    return Explored(pd.DataFrame([seen["row"] for seen in every]),
+                    pd.DataFrame([row for seen in every for row in seen["sharp"]]),
+                    {"alphas": observer.alphas, **curves, **{name: ends[name]["curve"].numpy() for name in ends}},
+                    pd.concat([seen["table"] for seen in ends.values()], ignore_index=True))
 
 
 def best_epoch(config: Config, history: pd.DataFrame) -> int:

@@ -276,10 +276,33 @@ class TestWhose:
         train.fit(run, few, CPU, lines.append)
         assert len(lines) == 4 and not place.exists()
 
-    @pytest.mark.parametrize("more", [{"look": lambda epoch, model: None}, {"method": True}])
-    def test_nothing_is_kept_of_what_no_file_can_tell(self, run, few, place, more):
-        stopped(run, few, 3, **{name: methods.build(run) if value is True else value for name, value in more.items()})
+    def test_nothing_is_kept_of_what_no_file_can_tell(self, run, few, place):
+        stopped(run, few, 3, method=methods.build(run))
         assert not place.exists()
+
+
+class TestLook:
+    def test_what_was_seen_is_kept_and_not_looked_at_again(self, run, few, place):
+        """Whether another training of the same stage, without a look, was interrupted or not."""
+        looked = []
+
+        def look(epoch, model):
+            """The first numbers of the weights, and a table's row."""
+            looked.append(epoch)
+            return {"w": next(model.parameters()).detach().flatten()[:3].clone(), "row": [epoch, "text", None]}
+
+        whole = train.fit(run, few, CPU, quiet, look=look)
+        assert looked == [1, 2, 3, 4] == list(whole.seen)
+        shutil.rmtree(place)
+        looked.clear()
+        train.fit(run, few, CPU, quiet)
+        stopped(run, few, 3, look=look)
+        found = train.fit(run, few, CPU, quiet, look=look)
+        assert looked == [1, 2, 3, 4]
+        assert same(found, whole) and list(found.seen) == list(whole.seen)
+        for one, other in zip(found.seen.values(), whole.seen.values(), strict=True):
+            assert torch.equal(one["w"], other["w"]) and one["row"] == other["row"]
+        assert train.fit(run, few, CPU, quiet).seen == {}
 
 
 class TestFull:

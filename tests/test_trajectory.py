@@ -128,6 +128,25 @@ class TestExplore:
         for name, state in alone.states.items():
             assert all(torch.equal(v, run[2].states[name][k]) for k, v in state.items())
 
+    def test_interrupted_it_goes_on_to_the_same_tables(self, run, few, tmp_path, monkeypatch):
+        """What was seen before the interruption is not looked at again."""
+        monkeypatch.setattr(train, "unfinished", lambda: tmp_path)
+        lines = []
+
+        def killed(line):
+            """Ends it in the look of the third epoch, of four."""
+            lines.append(line)
+            if line.startswith("epoch 3/"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            trajectory.explore(small(), few, CPU, killed)
+        found = trajectory.explore(small(), few, CPU, lines.append)
+        assert lines == [*run[1][:3], *run[1][2:]]
+        for name in ("looks", "sharpness", "per_sample"):
+            assert getattr(found, name).equals(getattr(run[0], name))
+        assert all(np.array_equal(found.curves[name], curve) for name, curve in run[0].curves.items())
+
     def test_a_look_leaves_weights_statistics_and_mode(self, few, model):
         observer = trajectory.Observer(trajectory.recipe(small()), few)
         before, seed = train.snapshot(model), torch.get_rng_state()
