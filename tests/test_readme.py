@@ -42,6 +42,24 @@ def test_the_claims_are_those_of_the_file():
         assert (statement, verdict, shown) == (row["statement"], row["verdict"], rules.shown(row))
 
 
+def test_the_findings_on_the_first_screen_are_claims_with_their_n():
+    claims = {row["id"]: row for row in json.loads((ROOT / "results/default/claims.json").read_text())["digits"]}
+    first = TEXT.split("\n## ")[0]
+    found = re.findall(r"(-?\d+ \[-?\d+, -?\d+\] points)\s\((\S+): (\d+) images, (\d) seeds\)", first)
+    assert len(found) >= 3 and len(found) == first.count(" points")
+    for shown, key, images, seeds in found:
+        row = claims[key]
+        assert (shown, int(images), int(seeds)) == (rules.shown(row), row["n_images"], row["n_seeds"])
+    assert "digits-tradeoff.svg" in first and len(first.splitlines()) < 45
+    assert re.findall(r"^make (\w+)", first, re.M) == ["repro", "test"]
+
+
+def test_the_speed_is_that_of_the_benchmark():
+    steps = json.loads((ROOT / "results/bench/amd-epyc/digits/bench.json").read_text())["steps"]
+    speedup = next(step["speedup"] for step in steps if (step["method"], step["arm"]) == ("pgd", "auto"))
+    assert "{median:.2f} [{low:.2f}, {high:.2f}] times as fast".format(**speedup) in TEXT
+
+
 def test_every_path_exists():
     linked = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert linked and all((ROOT / path).exists() for path in linked)
