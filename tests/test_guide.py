@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lib import adaptive, alarms
-from lib.adaptive import checks
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "notebooks" / "guide"
@@ -129,7 +128,7 @@ class TestEvaluating:
         images = digits.test.first(6)
         tables = [make(run, model, images, images.y.device, log=lambda line: None)
                   for make in (adaptive.table, adaptive.sweeps)]
-        found = [alarm.name for alarm in checks.checks(*tables)]
+        found = [alarm.name for alarm in adaptive.checks(*tables)]
         text = " ".join(EVALUATING.read_text().split())
         named = re.search(r"makes the checks (.*?) for each protocol", text)[1]
         each = set(re.findall(r"`(.*?)`", named))
