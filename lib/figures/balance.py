@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from lib.figures.style import WIDTH, looks
+from lib.figures.style import WIDTH, below, looks
 
 MOST = 20  # classes side by side
 
@@ -51,7 +51,7 @@ def pareto_curves(curves: Mapping[str, Mapping[str, np.ndarray]], attack: str,
     if alone:
         ax.figure.legend(loc="outside lower center", ncols=3)
     else:
-        ax.legend(fontsize=7, handlelength=1.2)
+        below(ax)
     return ax.figure
 
 
