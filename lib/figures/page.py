@@ -48,7 +48,7 @@ def _head(ax: Axes, column: int, question: str, answer: str) -> None:
         ax.annotate("\n".join(lines), (0.01 + 0.5 * column, 1), xycoords=place, xytext=(0, up), va="bottom",
                     textcoords="offset points", fontsize=size, linespacing=1.15, **style).set_in_layout(False)
         up += 1.25 * size * len(lines) + 2
-    ax.set_title(" ", fontsize=2, pad=up)  # so that the layout keeps this height, but no width
+    ax.set_title(" ", fontsize=8, pad=up - 8)  # so that the layout keeps this height, but no width
 
 
 def class_lines(classes: Sequence[str], accuracy: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray,
@@ -82,7 +82,8 @@ def weakest_along(epochs: np.ndarray, accuracy: np.ndarray, classes: Sequence[st
         ends[str(classes[c])] = (accuracy[-1, c], color)
     ax.set(xlabel="epoch", ylabel="accuracy of the class", ylim=(-0.03, 1.03))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    label_ends(ax, epochs[-1], {name: y for name, (y, _) in ends.items()}, {n: color for n, (_, color) in ends.items()})
+    label_ends(ax, epochs[-1], {name: y for name, (y, _) in ends.items()},
+               {name: color for name, (_, color) in ends.items()}, 0.08)
 
 
 def confusion_map(matrix: np.ndarray, classes: Sequence[str], ax: Axes) -> None:
