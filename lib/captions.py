@@ -69,8 +69,8 @@ _OF_RELATIONS = {
             "A line that falls to the right: the gain comes from the weak classes.",
 }
 _OF_PAGE = {
-    "page": "Six questions about classes, one panel each, with the claims that answer them: the verdict, the "
-            "estimate and its 95 % interval. Differences of accuracies are fractions, so that 1 is 100 points.",
+    "page": "Questions about classes, one panel each, with the claims that answer them: the verdict, the estimate "
+            "and its 95 % interval. Differences of accuracies are fractions, so that 1 is 100 points.",
     "removal": "Test images that an attack sends to one class, shown to networks that were trained without this "
                "class: which share is right? Above the old adversarial examples, below attacked anew; grey are two "
                "controls. Bars: 95 % intervals over images, Wilson's or, where an image counts for several seeds, a "

@@ -34,7 +34,8 @@ def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], c
             ax.plot(x + 0.07, seed[order], ".", ms=3, color=look["color"], alpha=0.6)
         ax.plot(x, clean[method].mean(0)[order], look["marker"], mfc="none", color=look["color"],
                 label=f"{method} on clean images")
-    ax.plot([], [], ".", ms=4, color="0.4", label="one seed")
+    if max(map(len, attacked.values())) > 1:
+        ax.plot([], [], ".", ms=4, color="0.4", label="one seed")
     _name_classes(ax, [classes[i] for i in order])
     ax.set(xlabel="class, the weakest first", ylabel="accuracy of the class", ylim=(-0.03, 1.05))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
