@@ -63,7 +63,7 @@ def test_lines_are_means_and_points_are_sets():
 def test_the_transfer_table_frames_and_marks():
     framed = np.eye(2, dtype=bool)
     ax = figures.transfer_table(["x", "y"], ["s", "t"], TABLE, framed, [[False, True], [False, False]], [1]).axes[0]
-    assert [text.get_text() for text in ax.texts] == ["50.0", f"25.0 {STRONGER}", "75.4"]
+    assert [text.get_text() for text in ax.texts] == ["50.0", f"25.0{STRONGER}", "75.4"]
     assert [text.get_weight() for text in ax.texts] == ["normal", "bold", "normal"]
     assert [patch.get_xy() for patch in ax.patches] == [(0, 0), (1, 1)]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["x", "y"]

@@ -252,7 +252,7 @@ class TestFigures:
         first, second = figure.axes[0].patches
         assert first.get_data().values.tolist() == [0.5, 0, 0.5] and second.get_data().values.tolist() == [0, 1, 0]
         assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["none (sd 2.000)",
-                                                                                  "gamma 0.1 (sd 0.000)"]
+                                                                                  "0.1 (sd 0.000)"]
 
     def test_equal_numbers_equal_files(self, tmp_path):
         sweeps = perturbation.sweeps(perturbation.over(perturbation.by_seed(SEEDS, FLAT)))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from lib.figures.style import WIDTH, looks
+from lib.figures.style import WIDTH, below, looks
 
 MOST = 20  # classes side by side
 
@@ -29,9 +29,9 @@ def pareto_curves(curves: Mapping[str, Mapping[str, np.ndarray]], attack: str,
         ax.plot(x.mean(0), y.mean(0), "-", lw=1, ms=5, label=f"{defence}, by strength", **look)
         _seeds(ax, x[:, 1:], y[:, 1:], look["color"])
         for strength, *point in list(zip(curve["strength"], x.mean(0), y.mean(0), strict=True))[1:]:
-            ax.annotate(f"{strength:g}", point, xytext=(-9, 0) if number % 2 else (9, 0), textcoords="offset points",
+            ax.annotate(f"{strength:g}", point, xytext=(-9, 5) if number % 2 else (9, -5), textcoords="offset points",
                         ha="right" if number % 2 else "left", va="center", fontsize=8, color=look["color"],
-                        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
+                        weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
         seeds = np.arange(len(x))
         ax.plot(x[seeds, curve["chose"]], y[seeds, curve["chose"]], "o", ms=12, mfc="none", mew=1.3,
                 color=look["color"])
@@ -51,7 +51,7 @@ def pareto_curves(curves: Mapping[str, Mapping[str, np.ndarray]], attack: str,
     if alone:
         ax.figure.legend(loc="outside lower center", ncols=3)
     else:
-        ax.legend(fontsize=7, handlelength=1.2)
+        below(ax)
     return ax.figure
 
 

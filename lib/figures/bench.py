@@ -118,14 +118,14 @@ def sign_agreement(steps: Sequence[int], agreement: Mapping[str, Sequence[float]
 
     agreement: a line for each, by its name, in [0, 1]. Half of the signs agree by chance: the dotted line.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH * 0.65, 2.6))
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.65, 3.1))
     for i, (name, values) in enumerate(agreement.items()):
         ax.plot(steps, values, marker=MARKERS[i], ms=5, lw=1.4, color=OKABE_ITO[i], label=name,
                 markerfacecolor="none" if i else None, ls="--" if i else "-")
     ax.axhline(0.5, color="0.5", ls=":", lw=1)
     ax.annotate("by chance", (steps[-1], 0.5), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7.5,
                 color="0.4")
-    ax.set(xlabel="step of the attack", ylabel="pixels of the same sign", ylim=(0.45, 1.02))
+    ax.set(xlabel="step of the attack", ylabel="pixels of the\nsame sign", ylim=(0.45, 1.02))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     figure.legend(loc="outside lower center", ncols=2)

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lib.figures.style import OKABE_ITO, WIDTH, looks
+from lib.figures.style import OKABE_ITO, WIDTH, hide_rest, label_ends, looks
 
+STRONG, WEAK = OKABE_ITO[:2]  # the classes that are named
 MANY = 20  # classes: with more, cells are too small for numbers
 
 
@@ -33,10 +34,14 @@ def class_accuracy(classes: Sequence[str], attacked: Mapping[str, np.ndarray], c
             ax.plot(x + 0.07, seed[order], ".", ms=3, color=look["color"], alpha=0.6)
         ax.plot(x, clean[method].mean(0)[order], look["marker"], mfc="none", color=look["color"],
                 label=f"{method} on clean images")
+    if max(map(len, attacked.values())) > 1:
+        ax.plot([], [], ".", ms=4, color="0.4", label="one seed")
     _name_classes(ax, [classes[i] for i in order])
     ax.set(xlabel="class, the weakest first", ylabel="accuracy of the class", ylim=(-0.03, 1.05))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(loc="outside lower center", ncols=2)
+    handles, names = ax.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: (names[i] == "one seed", names[i].split()[0] != list(attacked)[0]))
+    figure.legend([handles[i] for i in order], [names[i] for i in order], loc="outside lower center", ncols=3)
     return figure
 
 
@@ -48,16 +53,8 @@ def _name_classes(ax: Axes, names: Sequence[str], offset: float = 0.0, columns: 
     if len(names) > 3 * MANY:
         ax.set_xticks([])
         return
-    size = {"fontsize": 6} if len(names) > MANY else {}
+    size = {"fontsize": 7} if len(names) > MANY else {}
     ax.set_xticks(np.arange(len(names)) + offset, names, rotation=90 if long else 0, **size)
-
-
-def _hide_rest(panels: np.ndarray, used: int) -> None:
-    """Hide the panels after the first `used`; those above them get the tick labels of the x axis that they share."""
-    for ax in panels.flat[used:]:
-        ax.set_visible(False)
-    for ax in panels.flat[max(0, used - panels.shape[1]):used]:
-        ax.tick_params(labelbottom=True)
 
 
 def class_grids(panels: Mapping[str, Mapping[str, np.ndarray]], classes: Sequence[str], label: str) -> Figure:
@@ -96,13 +93,14 @@ def classes_along(epochs: np.ndarray, accuracy: Mapping[str, np.ndarray], classe
         late = values[-last:].mean(0)
         ax.axvspan(epochs[-last:][0], epochs[-1], color="0.93", lw=0)
         ax.plot(epochs, values, color="0.6", lw=0.6)
-        for which, color, place in ((late.argmax(), OKABE_ITO[0], "bottom"), (late.argmin(), OKABE_ITO[1], "top")):
+        ends = {classes[late.argmax()]: (late.argmax(), STRONG), classes[late.argmin()]: (late.argmin(), WEAK)}
+        for which, color in ends.values():
             ax.plot(epochs, values[:, which], color=color, lw=1.8)
-            ax.annotate(classes[which], (epochs[-1], values[-1, which]), xytext=(3, 0), textcoords="offset points",
-                        color=color, va=place, annotation_clip=False)
         ax.set(title=method, ylim=(-0.03, 1.05))
+        label_ends(ax, epochs[-1], {name: values[-1, which] for name, (which, _) in ends.items()},
+                   {name: color for name, (_, color) in ends.items()}, 0.12)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    _hide_rest(panels, len(accuracy))
+    hide_rest(panels, len(accuracy))
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("accuracy of the class", fontsize=9)
     return figure
@@ -124,12 +122,12 @@ def class_scatter(points: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: 
                 ax.annotate(name, place, ha="center", va="center", fontsize=8, weight="bold")
             elif len(classes) <= MANY:
                 ax.plot(*place, "o", ms=4, color=OKABE_ITO[1])
-                ax.annotate(name, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=6)
+                ax.annotate(name, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
         ax.set(ylim=(-0.05, 1.05))
         ax.set_title(f"{method}\n{notes[method]}", fontsize=8)
         ax.margins(x=0.12)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    _hide_rest(panels, len(points))
+    hide_rest(panels, len(points))
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
     return figure
@@ -143,26 +141,34 @@ def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Fi
     columns = 2 if len(matrices) <= 2 else 3
     lines = -(-len(matrices) // columns)
     figure, panels = plt.subplots(lines, columns, squeeze=False, figsize=(WIDTH, lines * (WIDTH / columns + 0.5)))
-    names = list(classes) if len(classes) <= MANY else False
+    names = list(classes) if len(classes) * columns <= 2 * MANY else False
     for ax, (method, matrix) in zip(panels.flat, matrices.items(), strict=False):
         text = np.where(matrix >= 0.005, np.round(100 * matrix).astype(int).astype(str), "")
         sns.heatmap(100 * matrix, ax=ax, annot=text if names else False, fmt="", cmap="Blues", vmin=0, vmax=100,
                     cbar=False, square=True, xticklabels=names, yticklabels=names,
-                    annot_kws={"size": 7 if columns == 2 else 5}, linewidths=0.3 if names else 0)
+                    annot_kws={"size": 7}, linewidths=0.3 if names else 0)
         ax.set(title=method, xlabel="predicted under attack", ylabel="true class")
         ax.tick_params(axis="y", rotation=0)
-    _hide_rest(panels, len(matrices))
+    hide_rest(panels, len(matrices))
     return figure
 
 
 def agreement(panels: Mapping[str, tuple[Sequence[str], np.ndarray]]) -> Figure:
-    """Rank correlations between conditions, a heat map for each title: (names, (K, K)); the diagonal is framed."""
-    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(WIDTH, 0.9 + WIDTH / max(2, len(panels))))
+    """Rank correlations between conditions, a heat map for each title: (names, (K, K)); the diagonal is framed.
+
+    Panels stand side by side, or one below the other where the names of one are too many for half the width.
+    """
+    sizes = [len(names) for names, _ in panels.values()]
+    below = max(sizes) > 8
+    cell = min(0.3, 5.2 / max(sizes))  # of one below the other, in inches
+    figure, axes = plt.subplots(*((len(panels), 1) if below else (1, len(panels))), squeeze=False, figsize=(
+        WIDTH, 1.4 * len(panels) + cell * sum(sizes) if below else 0.9 + WIDTH / max(2, len(panels))),
+        height_ratios=[size + 1.4 / cell for size in sizes] if below else None)
     for ax, (title, (names, matrix)) in zip(axes.flat, panels.items(), strict=True):
-        size = 8 if len(names) <= 8 else 6 if len(names) <= 12 else 5
         text = np.array([[f"{value:.2f}".lstrip("0") for value in row] for row in matrix])
-        sns.heatmap(matrix, ax=ax, annot=text, fmt="", cmap="viridis", vmin=0, vmax=1, cbar=False, square=True,
-                    xticklabels=names, yticklabels=names, annot_kws={"size": size}, linewidths=0.3)
+        sns.heatmap(matrix, ax=ax, annot=text if len(names) <= MANY else False, fmt="", cmap="viridis", vmin=0, vmax=1,
+                    cbar=False, square=True, xticklabels=names, yticklabels=names, linewidths=0.3,
+                    annot_kws={"size": 7.5 if below else 8})
         for i in range(len(names)):
             ax.add_patch(plt.Rectangle((i, i), 1, 1, fill=False, ec=OKABE_ITO[1], lw=2, clip_on=False))
         ax.set_title(title)
@@ -190,7 +196,7 @@ def drops(classes: Sequence[str], steps: Mapping[str, Mapping[str, np.ndarray]],
                 ax.plot(seed, ".", ms=2.5, color=look["color"], alpha=0.5)
         ax.set_title(method)
         _name_classes(ax, [classes[i] for i in order], columns=columns)
-    _hide_rest(panels, len(steps))
+    hide_rest(panels, len(steps))
     for ax in panels.flat[max(0, len(steps) - columns):len(steps)]:
         ax.set_xlabel("class, the weakest first")
     figure.supylabel("taken off the class, points", fontsize=9)

@@ -68,9 +68,7 @@ def _column(ax: Axes, places: Mapping[str, tuple[float, float]]) -> None:
     low, high = ax.get_ylim()
     gap = NAME / (ax.figure.get_size_inches()[1] - 0.7) * (high - low)
     order = sorted(places, key=lambda name: (places[name][1], -places[name][0]))
-    heights = apart([places[name][1] for name in order], gap)
-    rank = np.arange(len(order))
-    heights = heights.clip(low + gap * rank, high - gap * rank[::-1])  # within the axes
+    heights = apart([places[name][1] for name in order], gap, low, high)
     for name, height in zip(order, heights, strict=True):
         color = _look(name)["color"]
         ax.annotate(name, places[name], (1.05, height), textcoords=("axes fraction", "data"), va="center", color=color,
@@ -106,6 +104,9 @@ def error_list(clean: pd.DataFrame, robust: pd.DataFrame, groups: Mapping[str, S
                        fontsize=8.5, fontweight="bold")
     panels[0].set_yticks(list(places.values()), list(places), fontsize=8)
     panels[0].set_ylim(max(places.values()) + 0.7, -0.6)
+    figure.legend(handles=[Line2D([], [], color=_clear(low, 1), label=text) for low, text in (
+        (0.5, "a difference whose interval leaves out 0"), (-1, "one whose interval includes 0"))],
+        loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -158,11 +159,12 @@ def less_list(rows: pd.DataFrame, group: str, key: str, words: Mapping[str, str]
         left.set_title(title, fontsize=9)
         right.set_title(f"less {words[baseline]!r}", fontsize=8, color="0.35")
         right.axvline(0, color="0.2", lw=0.9, zorder=0)
+        left.tick_params(axis="y", labelsize=8)
         for ax in (left, right):
             ax.grid(axis="y", visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             _percent(ax.xaxis, points=ax is right)
-    panels[0, 0].set_yticks(range(len(names)), [words[name] for name in names], fontsize=8)
+    panels[0, 0].set_yticks(range(len(names)), [words[name] for name in names])
     panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
     for text, name in ((t, n) for ax in panels[:, 0] for t, n in zip(ax.get_yticklabels(), names, strict=True)):
         text.set(color=colors.get(name, "0.25"), fontweight="bold" if name == baseline else "normal")

@@ -7,6 +7,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib.figures.classes import MANY
@@ -50,7 +52,7 @@ def _classes(ax: Axes, names: Sequence[str]) -> None:
     """Class names below the axis, upright where they are long, none where there are too many to read."""
     if len(names) <= 3 * MANY:
         long = (max(map(len, names)) + 1) * len(names) > 95
-        ax.set_xticks(np.arange(len(names)), names, rotation=90 if long else 0, fontsize=6 if len(names) > MANY else 9)
+        ax.set_xticks(np.arange(len(names)), names, rotation=90 if long else 0, fontsize=7 if len(names) > MANY else 9)
     else:
         ax.set_xticks([])
     ax.set_xlabel("class, the most failures first")
@@ -91,12 +93,13 @@ def transfer_table(sources: Sequence[str], targets: Sequence[str], accuracy: np.
     and cells that are marked STRONGER, in bold. lines: rows above which there is a gap between two groups of sources.
     """
     accuracy, stronger = np.asarray(accuracy, float), np.asarray(stronger, bool)
-    text = [[f"{100 * v:.1f}{f' {STRONGER}' if s else ''}" if np.isfinite(v) else ""
+    digits = 1 if len(targets) <= 12 else 0
+    text = [[f"{100 * v:.{digits}f}{STRONGER if s else ''}" if np.isfinite(v) else ""
              for v, s in zip(*row, strict=True)] for row in zip(accuracy, stronger, strict=True)]
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.5 + 0.25 * len(sources)))
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.9 + 0.25 * len(sources)))
     sns.heatmap(100 * accuracy, ax=ax, annot=np.array(text), fmt="", cmap="viridis", vmin=0, vmax=100,
                 xticklabels=list(targets), yticklabels=list(sources), linewidths=0.5,
-                annot_kws={"size": 8 if len(targets) <= 10 else 5}, cbar_kws={"label": "accuracy", "format": "%.0f %%"})
+                annot_kws={"size": 8 if len(targets) <= 10 else 7}, cbar_kws={"label": "accuracy", "format": "%.0f %%"})
     for number in ax.texts:
         number.set_weight("bold" if number.get_text().endswith(STRONGER) else "normal")
     for row, column in np.argwhere(framed):
@@ -108,4 +111,8 @@ def transfer_table(sources: Sequence[str], targets: Sequence[str], accuracy: np.
     ax.tick_params(axis="x", rotation=30 if len(targets) <= 10 else 90)
     plt.setp(ax.get_xticklabels(), ha="right" if len(targets) <= 10 else "center", rotation_mode="anchor")
     ax.grid(False)
+    figure.legend(handles=[Patch(fc="none", ec=OKABE_ITO[1], lw=2, label="examples of the network itself"),
+                           Line2D([], [], ls="", marker="v", color="black", ms=5,
+                                  label="stronger than these, with every seed")],
+                  loc="outside lower center", ncols=2, fontsize=8)
     return figure

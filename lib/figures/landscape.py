@@ -12,6 +12,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.figures.style import WIDTH, label_ends, looks
 
+COLUMNS = 3  # surfaces side by side
+
 
 def landscape_curves(alphas: np.ndarray, curves: Mapping[str, np.ndarray], ax: Axes | None = None) -> Figure:
     """g(alpha) for each name, a method or, say, a split: the mean over rows of (D, A), and their range as a band.
@@ -38,9 +40,10 @@ def landscape_surfaces(grid: np.ndarray, surfaces: Mapping[str, np.ndarray]) -> 
     every = np.stack(list(surfaces.values())).astype(float)
     levels = np.geomspace(every[every > 0].min() * 0.99, every.max() * 1.01, 16)
     figure, panels = _contours(grid, surfaces, levels, mpl.colors.LogNorm(), "adversarial loss")
-    for ax in panels:
+    for ax in panels[-COLUMNS:]:
         ax.set_xlabel(r"$\alpha_1$")
-    panels[0].set_ylabel(r"$\alpha_2$")
+    for ax in panels[::COLUMNS]:
+        ax.set_ylabel(r"$\alpha_2$")
     return figure
 
 
@@ -63,23 +66,29 @@ def input_surfaces(grid: np.ndarray, surfaces: Mapping[str, np.ndarray], norm: s
         ax.text(-reach, reach, "threat model", ha="center", va="bottom", fontsize=8, rotation=45,
                 rotation_mode="anchor", **look)
         ax.set_xlabel(r"$a$, along the sign of the gradient" if norm == "Linf" else r"$a$, along the gradient")
-    panels[0].set_ylabel(r"$b$, along random signs" if norm == "Linf" else r"$b$, along noise")
+    for ax in panels[::COLUMNS]:
+        ax.set_ylabel(r"$b$, along random signs" if norm == "Linf" else r"$b$, along noise")
     return figure
 
 
 def _contours(grid: np.ndarray, surfaces: Mapping[str, np.ndarray], levels: np.ndarray, scale,
               label: str) -> tuple[Figure, np.ndarray]:
-    """Filled contours of each surface, with a cross in the middle: the figure and its panels."""
-    width = WIDTH if len(surfaces) > 1 else WIDTH * 0.6
-    figure, panels = plt.subplots(1, len(surfaces), squeeze=False, sharey=True,
-                                  figsize=(width, WIDTH / max(2, len(surfaces)) * 0.9))
-    for ax, (name, surface) in zip(panels.flat, surfaces.items(), strict=True):
+    """Filled contours of each surface, with a cross in the middle: the figure and its panels, in lines of up to 3."""
+    columns, lines = min(COLUMNS, len(surfaces)), -(-len(surfaces) // COLUMNS)
+    figure, panels = plt.subplots(lines, columns, squeeze=False, sharey=True, sharex=True, figsize=(
+        WIDTH if columns > 1 else WIDTH * 0.6, lines * (WIDTH / max(2, columns) * 0.9 + 0.2 * (lines > 1))))
+    for ax, (name, surface) in zip(panels.flat, surfaces.items(), strict=False):
         filled = ax.contourf(grid, grid, surface.T, levels, norm=scale, cmap="viridis",
                              extend="min" if scale else "neither")  # a loss of 0 has no logarithm
         ax.plot(0, 0, "+", color="white", ms=9)
         ax.set(title=name, aspect="equal")
         ax.grid(False)
-    bar = figure.colorbar(filled, ax=panels, label=label, format="%.2g")
-    bar.set_ticks(levels[::3])
+    for ax in panels.flat[len(surfaces):]:
+        ax.set_visible(False)
+    for ax in panels.flat[len(surfaces) - columns:len(surfaces)]:
+        ax.tick_params(labelbottom=True)  # the lowest of each column
+    bar = figure.colorbar(filled, ax=panels, label=label, format="{x:g}" if scale else "%.2g", aspect=30)
+    rounded = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
+    bar.set_ticks([tick for tick in rounded if levels[0] <= tick <= levels[-1]] if scale else levels[::3])
     bar.minorticks_off()
-    return figure, panels[0]
+    return figure, panels.flat[:len(surfaces)]

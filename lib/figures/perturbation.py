@@ -98,10 +98,11 @@ def weight_histograms(edges: np.ndarray, panels: Mapping[str, Mapping[str, np.nd
             mean = (share * middles).sum()
             width = np.sqrt((share * (middles - mean) ** 2).sum())
             limit = max(limit, 4 * width)
-            ax.stairs(share, edges, color=color, lw=1.2, label=f"{label} (sd {width:.3f})")
+            ax.stairs(share, edges, color=color, lw=1.2, label=f"{label.removeprefix('gamma ')} (sd {width:.3f})")
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("weight")
-        ax.legend(fontsize=7, handlelength=1.2, loc="upper right", borderaxespad=0, labelspacing=0.3)
+        ax.legend(fontsize=7, handlelength=1.2, loc="upper right", borderaxespad=0, labelspacing=0.3,
+                  title=r"$\gamma$", title_fontsize=8, alignment="left")
     axes[0, 0].set(xlim=(-limit, limit), ylabel="share of the weights")
     axes[0, 0].set_ylim(top=1.35 * axes[0, 0].get_ylim()[1])  # room for the legend
     _percent(axes[0, 0])

@@ -9,6 +9,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with grey for their yellow, faint on white.
@@ -82,27 +83,51 @@ def bars(mean: float, low: float, high: float) -> np.ndarray | None:
     return None if np.isnan(low) else np.array([[mean - low], [high - mean]]).clip(0)
 
 
-def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055) -> None:
-    """Write each text right of x at its height, moved apart where two would overlap.
+def label_ends(ax: Axes, x: float, ends: Mapping[str, float], colors: Mapping[str, str], gap: float = 0.055,
+               tied: bool = False, **style) -> None:
+    """Write each text right of x at its height, moved apart where two would overlap, and within the axes.
 
     ends: text -> height in data units. colors: text -> colour. gap: the least distance, as a share of the axis, which
-    may be logarithmic.
+    may be logarithmic. tied: with a thin line from each end to its text. style: of the texts.
     """
     scale = ax.yaxis.get_transform()
     low, high = scale.transform(ax.get_ylim())
-    places = scale.inverted().transform(apart(scale.transform(list(ends.values())), gap * (high - low)))
-    for text, place in zip(ends, places, strict=True):
-        ax.annotate(text, (x, place), xytext=(7, 0), textcoords="offset points", va="center", color=colors[text],
-                    annotation_clip=False)
+    gap = gap * (high - low)
+    places = scale.inverted().transform(apart(scale.transform(list(ends.values())), gap, low, high))
+    beside = offset_copy(ax.transData, ax.figure, 20 if tied else 7, units="points")
+    for (text, end), place in zip(ends.items(), places, strict=True):
+        line = {"arrowstyle": "-", "color": colors[text], "lw": 0.5, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 0.5)}
+        ax.annotate(text, (x, end if tied else place), (x, place), textcoords=beside, va="center", color=colors[text],
+                    annotation_clip=False, arrowprops=line if tied else None, **style)
 
 
-def apart(heights: Sequence[float], gap: float) -> np.ndarray:
-    """The heights, moved as little as possible (in squares) so that neighbours are at least `gap` apart, in order."""
+def apart(heights: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """The heights, moved as little as possible (in squares) so that neighbours are at least `gap` apart, in order.
+
+    They stay from low to high, unless there is no room for so many.
+    """
     order = np.argsort(heights, kind="stable")
     steps = gap * np.arange(len(order))
+    moved = isotonic_regression(np.array(heights, float)[order] - steps).x
+    if len(order) and low + steps[-1] <= high:
+        moved = moved.clip(low, high - steps[-1])
     found = np.empty(len(order))
-    found[order] = isotonic_regression(np.array(heights, float)[order] - steps).x + steps
+    found[order] = moved + steps
     return found
+
+
+def hide_rest(panels: np.ndarray, used: int) -> None:
+    """Hide the panels after the first `used`; those above them get the tick labels of the x axis that they share."""
+    for ax in panels.flat[used:]:
+        ax.set_visible(False)
+    for ax in panels.flat[max(0, used - panels.shape[1]):used]:
+        ax.tick_params(labelbottom=True)
+
+
+def below(ax: Axes) -> None:
+    """A small legend below the axes, for a panel of several."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2, fontsize=7, handlelength=1.5, columnspacing=1,
+              borderaxespad=0, labelspacing=0.3)
 
 
 def images(pictures: np.ndarray, titles: Sequence[str] | None = None, columns: int = 10, signed: bool = False,

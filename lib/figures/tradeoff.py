@@ -50,7 +50,8 @@ def trade_off_map(points: Mapping[str, Mapping[str, Mapping[str, float]]], attac
             axis.set_major_formatter(FuncFormatter(percent))
             axis.set_major_locator(MaxNLocator(5 if axis is ax.xaxis else 8, steps=[1, 2, 5, 10]))
     whole.set_ylabel(f"accuracy under {attack}")
-    close.set_title("closer")
+    whole.set_title("all methods")
+    close.set_title("the crowd, enlarged")
     colors = {**{m: look["color"] for m, look in style.items()}, **dict.fromkeys(read, READ["color"])}
     _name_far(whole, points, [m for m in points if m not in inside], colors, radii, read)
     _name_close(close, {m: (*_at(points.get(m) or read[m]), colors[m]) for m in inside}, LINE / height)
@@ -125,7 +126,7 @@ def _equal_nrr(ax: Axes) -> None:
         if 0.03 < (y[0] - low) / (high - low) < 0.98:
             ax.plot(x, y, color="0.85", lw=0.8, zorder=0)
             ax.annotate(f"NRR {100 * v:.3g}%", (left, y[0]), xytext=(2, 0), textcoords="offset points", va="center",
-                        fontsize=6, color="0.55", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})
+                        fontsize=7, color="0.45", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})
     ax.set(xlim=(left, right), ylim=(low, high))
     ax.grid(False)
 

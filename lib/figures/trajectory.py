@@ -60,7 +60,8 @@ def across_networks(alphas: np.ndarray, curves: Mapping[str, np.ndarray], points
     """
     style = looks(list(curves))
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
-    _valleys(left, alphas, curves, {name: look["color"] for name, look in style.items()}, "")
+    _valleys(left, alphas, curves, {name: look["color"] for name, look in style.items()}, "",
+             {name: look.get("linestyle", "-") for name, look in style.items()})
     for name, look in style.items():
         left.plot(alphas[-1], np.mean(curves[name], 0)[-1], ms=6, clip_on=False, **look)
         (sharp, gap), (x, y) = points[name], estimates[name]
@@ -74,10 +75,11 @@ def across_networks(alphas: np.ndarray, curves: Mapping[str, np.ndarray], points
     return figure
 
 
-def _valleys(ax: Axes, alphas: np.ndarray, curves: Mapping[str, np.ndarray], colors: Mapping, word: str) -> None:
+def _valleys(ax: Axes, alphas: np.ndarray, curves: Mapping[str, np.ndarray], colors: Mapping, word: str,
+             lines: Mapping[str, object] | None = None) -> None:
     """g(alpha), means over the rows of each (D, A), with names at the right end; S is read at the dotted lines."""
     for name, g in curves.items():
-        ax.plot(alphas, np.mean(g, 0), color=colors[name], lw=1.5)
+        ax.plot(alphas, np.mean(g, 0), color=colors[name], lw=1.5, ls=(lines or {}).get(name, "-"))
     for alpha in (-0.5, 0, 0.5):
         ax.axvline(alpha, color="0.6", lw=0.8, ls=":", zorder=0)
     ax.set(xlabel=r"$\alpha$ along a filter-normalised direction", title=r"loss under attack at $w + \alpha d$")
