@@ -1,6 +1,7 @@
 """What there is of a profile to make a site of: executed notebooks, figures, claims, and pages of the guide."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,10 +109,16 @@ def look(profile: str) -> Found:
     return Found(profile, pages, missing)
 
 
+def plain(text: str) -> str:
+    """Markdown as words in one line."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return " ".join(re.sub(r"[`*$\\]", "", text).split())
+
+
 def _page(instance: stages.Instance, path: Path) -> Page:
     stage = instance.name.split("@")[0]
     inside = Path(*instance.out.parts[2:])  # results/<profile>/...
     name = f"{CHAPTERS}/{path.stem}" if stage == CHAPTERS else f"stages/{inside}/{path.stem}"
     about = () if stage == CHAPTERS else inside.parts[1:]
     first = json.loads(path.read_text())["cells"][0]
-    return Page(stage, path, name, about, "".join(first["source"]).splitlines()[0].lstrip("# "))
+    return Page(stage, path, name, about, plain("".join(first["source"]).splitlines()[0].lstrip("# ")))

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import nbformat
 
-from lib.book.found import Page
+from lib.book.found import Page, plain
 from lib.book.links import rewrite
 from lib.params import root
 
 DRAWS = re.compile(r"\bplt\.|\bfigures\.|\.plot\(|display\(SVG")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
+MARKS = re.compile(r"(?m)^[ \t]*#+ (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)[ \t]*\n?")
 HIDE = "hide-input"  # the tag with which myst-nb puts a cell's code behind a button
 
 
@@ -45,7 +46,7 @@ def _one_of_parameters(cells: list) -> list:
 def _shown(cell, words: str) -> None:
     """Hide the code of imports, drawings and checks; name the pictures; show printed code as code."""
     tags = cell.metadata.setdefault("tags", [])
-    asked = "BEGIN SOLUTION" in cell.source
+    asked, cell.source = "BEGIN SOLUTION" in cell.source, MARKS.sub("", cell.source).rstrip()
     graded = cell.metadata.get("nbgrader", {}).get("grade", False)
     if not asked and HIDE not in tags and (graded or DRAWS.search(cell.source) or _imports(cell.source)):
         tags.append(HIDE)
@@ -74,12 +75,6 @@ def alternative(cells: list, number: int) -> str:
     before = [line for cell in cells[:number] if cell.cell_type == "markdown" for line in cell.source.splitlines()]
     titles = [line.lstrip("# ") for line in before if re.match(r"#{1,4} ", line)]
     return f"Figure of: {plain(titles[-1])}" if titles else "Figure"
-
-
-def plain(text: str) -> str:
-    """Markdown as words in one line."""
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    return " ".join(re.sub(r"[`*$\\]", "", text).split())
 
 
 def _titled(text: str, page: Page, there) -> str:

@@ -1,5 +1,7 @@
 """The page Results: the main table, the trade-off figure, and every claim with the figure and notebook that show it."""
 
+import re
+
 from lib.book.found import Found
 from lib.book.links import near
 from lib.book.words import cell, figure, row
@@ -98,7 +100,7 @@ def _paper(there: Found, dataset: str, letter: str, rows: list[dict]) -> list[st
 
 def anchor(dataset: str, claim: str) -> str:
     """The id of a claim on the page."""
-    return f"claim-{dataset}-{claim}".replace("+", "-")
+    return re.sub(r"[^a-z0-9]+", "-", f"claim-{dataset}-{claim}".lower())
 
 
 def evidence(there: Found, dataset: str, name: str) -> str:

@@ -1,8 +1,7 @@
 """Pieces of Markdown that several pages share."""
 
-from lib.book.found import Found
+from lib.book.found import Found, plain
 from lib.book.links import near
-from lib.book.notebooks import plain
 
 
 def row(values: list) -> str:
@@ -18,15 +17,16 @@ def cell(text: str) -> str:
 def figure(there: Found, dataset: str, name: str, page: str, named: bool = True) -> str:
     """A figure with its caption, what draws it, and the command that does so again.
 
-    named: give it the anchor <data set>-<name>, which one page only may.
+    page: one at the top of the site. A click on the figure opens it alone. named: give it the anchor
+    <data set>-<name>, which one page only may.
     """
     from lib import captions
 
     caption = captions.CAPTIONS.get(name)
     text = caption.text if caption else f"{name}, on {dataset}."
-    up = "../" * page.count("/")
-    lines = [f"```{{figure}} {up}figures/{dataset}-{name}.svg", *[f":name: {dataset}-{name}"] * named,
-             f":alt: {plain(text)}", "", " ".join(text.split()), "```"]
+    file = f"{dataset}-{name}.svg"
+    lines = [f"```{{figure}} figures/{file}", *[f":name: {dataset}-{name}"] * named, f":alt: {plain(text)}",
+             f":target: _images/{file}", "", " ".join(text.split()), "```"]
     if caption:
         notebook = near(there.stage_page(caption.stage, dataset), page)
         drawn = f"[{caption.stage}]({notebook})" if notebook else f"`{caption.stage}`"
