@@ -15,8 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import websocket
 from conftest import ROOT
-from jupyter_client import BlockingKernelClient
 from nbformat.sign import NotebookNotary
 
 NOTEBOOKS = sorted(path.relative_to(ROOT / "notebooks").as_posix() for path in ROOT.glob("notebooks/**/*.ipynb")
@@ -41,23 +41,32 @@ class Server:
     def execute(self, path: str, sources: list[str]) -> list[tuple[str, str]]:
         """Run cells one after another in the kernel of a notebook: of each its printed text and its error."""
         session = self.ask("api/sessions", "POST", path=path, name=path, type="notebook", kernel={"name": "python3"})
-        client = BlockingKernelClient(
-            connection_file=str(self.folder / "runtime" / f"kernel-{session['kernel']['id']}.json"))
-        client.load_connection_file()
-        client.start_channels()
+        address = f"{self.address.replace('http', 'ws')}/api/kernels/{session['kernel']['id']}/channels"
+        channels = websocket.create_connection(f"{address}?token={self.token}", timeout=LAUNCH)
         try:
-            client.wait_for_ready(timeout=LAUNCH)
-            return [self._one(client, source) for source in sources]
+            return [self._one(channels, source) for source in sources]
         finally:
-            client.stop_channels()
+            channels.close()
             self.ask(f"api/sessions/{session['id']}", "DELETE")
 
     @staticmethod
-    def _one(client, source: str) -> tuple[str, str]:
-        said = []
-        reply = client.execute_interactive(source, timeout=LAUNCH, allow_stdin=False, output_hook=said.append)
-        text = "".join(m["content"]["text"] for m in said if m["msg_type"] == "stream")
-        return text, reply["content"].get("evalue", "")
+    def _one(channels, source: str) -> tuple[str, str]:
+        name, text, error = secrets.token_hex(8), "", ""
+        content = {"code": source, "silent": False, "store_history": True, "allow_stdin": False}
+        header = {"msg_id": name, "msg_type": "execute_request", "username": "", "session": name, "version": "5.3"}
+        channels.send(json.dumps({"header": header, "parent_header": {}, "metadata": {}, "content": content,
+                                  "channel": "shell", "buffers": []}))
+        while True:
+            message = json.loads(channels.recv())
+            kind, said = message["header"]["msg_type"], message["content"]
+            if message["parent_header"].get("msg_id") != name:
+                continue
+            if kind == "stream":
+                text += said["text"]
+            elif kind == "error":
+                error = said["evalue"]
+            elif kind == "status" and said["execution_state"] == "idle":
+                return text, error
 
 
 @pytest.fixture(scope="module")
