@@ -31,9 +31,9 @@ _OF_REPORT = {
     "attacks": "Accuracy on test images under each attack, from the weakest attack to the strongest on average, and "
                "in the worst case over all attacks. Lines join means over seeds, small dots are the seeds; the "
                "number after a name is the worst case. An attack is worth what it takes off.",
-    "learning": "Accuracy on validation images by epoch: dashed on clean images, solid under the training attack. "
-                "Lines are means over seeds, bands the range over seeds. With few methods they share two panels; "
-                "with more, each has its own, and grey is the first adversarial method.",
+    "learning": "Accuracy on validation images by epoch, on clean images and under the training attack. Lines are "
+                "means over seeds, bands the range over seeds. With many methods each has a panel of its own: dotted "
+                "clean, solid under attack, and in grey the first adversarial method for comparison.",
     "landscape": "Adversarial loss of training images when the weights move by alpha along a random filter- "
                  "normalised direction. Lines are means over directions and seeds, bands their range; the scale is "
                  "logarithmic. A line that stays low around 0 is a flat weight loss landscape.",
@@ -69,8 +69,8 @@ _OF_RELATIONS = {
             "A line that falls to the right: the gain comes from the weak classes.",
 }
 _OF_PAGE = {
-    "page": "Six questions about classes, one panel each, with the claims that answer them: the verdict, the "
-            "estimate and its 95 % interval. Differences of accuracies are fractions, so that 1 is 100 points.",
+    "page": "Questions about classes, one panel each, with the claims that answer them: the verdict, the estimate "
+            "and its 95 % interval. Differences of accuracies are fractions, so that 1 is 100 points.",
     "removal": "Test images that an attack sends to one class, shown to networks that were trained without this "
                "class: which share is right? Above the old adversarial examples, below attacked anew; grey are two "
                "controls. Bars: 95 % intervals over images, Wilson's or, where an image counts for several seeds, a "
