@@ -51,7 +51,8 @@ def chapter(title=FIRST):
              new_code_cell("import numpy as np"), new_markdown_cell(MATHS), figure("image/png", PIXEL),
              new_markdown_cell("*A black dot; it is $1$ pixel wide.*"), figure("image/svg+xml", SVG),
              new_code_cell("def asked():\n    # BEGIN SOLUTION\n    return plt.gca()\n    # END SOLUTION"),
-             new_code_cell("assert asked()", metadata={"nbgrader": {"grade": True}}),
+             new_code_cell("assert asked()\n### BEGIN HIDDEN TESTS\nassert secret()\n### END HIDDEN TESTS",
+                           metadata={"nbgrader": {"grade": True}}),
              new_code_cell("wide", outputs=[new_output("execute_result", {"text/html": WIDE})]),
              new_code_cell("print(long)", outputs=[new_output("stream", text="word " * 200)]),
              new_code_cell("Code(shown)", outputs=[new_output("execute_result", listing)])]
@@ -156,6 +157,7 @@ def test_figures_come_before_their_code(site, opened):
             ("import numpy", "plt.plot", "assert asked", "def asked", "print(long)")] == [True] * 3 + [False] * 2
     words = page.inner_text("article")
     assert "SOLUTION" not in words and "def asked" in words and "return plt.gca()" in words
+    assert "secret" not in page.content()  # a hidden test
     assert 'profile = "default"' in words and "smoke" not in words and "# Parameters" not in words
     assert "def shown" in page.text_content("div.highlight-python")
     alt = [image.get_attribute("alt") for image in page.query_selector_all("article img")]

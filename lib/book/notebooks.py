@@ -11,7 +11,9 @@ from lib.params import root
 
 DRAWS = re.compile(r"\bplt\.|\bfigures\.|\.plot\(|display\(SVG")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
-MARKS = re.compile(r"(?m)^[ \t]*#+ (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)[ \t]*\n?")
+# Marks of an assignment, and tests that its students should not see.
+MARKS = re.compile(r"(?ms)^[ \t]*#+ BEGIN HIDDEN TESTS\b.*?^[ \t]*#+ END HIDDEN TESTS\b[^\n]*\n?"
+                   r"|^[ \t]*#+ (?:BEGIN|END) SOLUTION\b[^\n]*\n?")
 HIDE = "hide-input"  # the tag with which myst-nb puts a cell's code behind a button
 
 
@@ -44,7 +46,7 @@ def _one_of_parameters(cells: list) -> list:
 
 
 def _shown(cell, words: str) -> None:
-    """Hide the code of imports, drawings and checks; name the pictures; show printed code as code."""
+    """Hide the code of imports, drawings and tests; name the pictures; show printed code as code."""
     tags = cell.metadata.setdefault("tags", [])
     asked, cell.source = "BEGIN SOLUTION" in cell.source, MARKS.sub("", cell.source).rstrip()
     graded = cell.metadata.get("nbgrader", {}).get("grade", False)
