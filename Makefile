@@ -6,7 +6,7 @@ ENGINE ?=              # where stages run if not here, such as ENGINE="slurm par
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: repro smoke test bench paper lab env lock
+.PHONY: repro smoke test bench paper book lab env lock
 repro: env            # every figure of the profile named in params.yaml, JOBS stages at a time (on a GPU: JOBS=1)
 	@python -m lib repro $(JOBS) $(ENGINE)
 	@python -m lib figures
@@ -24,6 +24,9 @@ bench: env            # how fast training is on this machine, beside a plain loo
 
 paper: env            # the methods on CIFAR-10: hours on a GPU; options as PAPER="methods=pgd,trades seeds=0,1,2"
 	@python -m lib paper $(PAPER)
+
+book: env             # executed notebooks, figures and claims as one site, for reading offline: half a minute
+	@python -m lib book $(PROFILE)
 
 lab: env
 	jupyter lab notebooks

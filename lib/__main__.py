@@ -11,6 +11,7 @@
   bench [DATASET] [METHOD ...] [NAME=VALUE ...]
                                        time training beside a plain loop and what the hardware allows
   paper [NAME=VALUE ...]               train and evaluate methods on CIFAR-10, on a GPU (lib/paper/options.py)
+  book [PROFILE]                       build one site of a profile's notebooks and results (results/PROFILE/book)
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -126,6 +127,14 @@ def paper(*pairs: str) -> None:
     paper.run(*pairs)
 
 
+def book(profile: str = "") -> None:
+    """Build the site of a profile, by default that of params.yaml, and say where it is."""
+    from lib import book
+
+    first = book.build(profile)
+    print(f"\nopen {first.relative_to(params.root())} in a browser")
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -143,7 +152,7 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "cost": cost, "bench": bench, "paper": paper, "smoke": smoke}
+            "cost": cost, "bench": bench, "paper": paper, "book": book, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:

@@ -48,9 +48,9 @@ class Instance:
         return Path(results, profile, "code", *rest).with_name(self.out.name + ".json")
 
 
-def instances() -> list[Instance]:
-    """All notebook stages of dvc.yaml for the profile of params.yaml, in the order in which dvc.yaml lists them."""
-    lists = read()
+def instances(profile: str = "") -> list[Instance]:
+    """All notebook stages of dvc.yaml for a profile (that of params.yaml), in the order of dvc.yaml."""
+    lists = {**read(), "profile": profile, **axes(profile)} if profile else read()
     found = []
     for stage, entry in yaml.safe_load((root() / "dvc.yaml").read_text())["stages"].items():
         names = list(entry["matrix"])
