@@ -25,7 +25,7 @@ SETTINGS = {
     "nb_execution_mode": "off",
     "nb_code_prompt_show": "Show the code",
     "nb_code_prompt_hide": "Hide the code",
-    "myst_enable_extensions": ["dollarmath", "amsmath", "attrs_inline", "attrs_block"],
+    "myst_enable_extensions": ["dollarmath", "amsmath", "attrs_inline", "attrs_block", "tasklist"],
     "myst_heading_anchors": 4,
 }
 LEFT = (".buildinfo", ".buildinfo.bak", "objects.inv", "_sources")  # for other tools, or empty
