@@ -11,6 +11,9 @@
   bench [DATASET] [METHOD ...] [NAME=VALUE ...]
                                        time training beside a plain loop and what the hardware allows
   paper [NAME=VALUE ...]               train and evaluate methods on CIFAR-10, on a GPU (lib/paper/options.py)
+  exercises [CHAPTER ...]              write the students' copies of the chapters to results/exercises
+  grade CHAPTER SUBMISSION [NAME=VALUE ...]
+                                       grade a notebook, or a folder of them, with the chapter's tests
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -126,6 +129,22 @@ def paper(*pairs: str) -> None:
     paper.run(*pairs)
 
 
+def exercises(*names: str) -> None:
+    """Write the students' copies of chapters, by default of all."""
+    from lib import course
+
+    course.exercises(*names)
+
+
+def grade(chapter: str = "", where: str = "", *pairs: str) -> None:
+    """Grade a notebook, or each of a folder, and say the points by question."""
+    from lib import course
+
+    if not where:
+        raise params.ConfigError("name a chapter and a submission: python -m lib grade papers/awp submission.ipynb")
+    course.grade(chapter, where, *pairs)
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -143,7 +162,7 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "cost": cost, "bench": bench, "paper": paper, "smoke": smoke}
+            "cost": cost, "bench": bench, "paper": paper, "exercises": exercises, "grade": grade, "smoke": smoke}
 
 
 def main(words: list[str]) -> int:
