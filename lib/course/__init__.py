@@ -2,7 +2,7 @@
 
 questions, release   what a chapter asks; copies without solutions
 submission, screen   whose cell is whose, and what can be said without running it
-grade, isolate       one submission, in processes of its own
+judge, isolate       one submission, in processes of its own
 runner, child, watch   what these processes do
 """
 
@@ -27,7 +27,7 @@ def grade(chapter: str, where: str, *pairs: str) -> None:
     pairs: 'seconds=60' and 'memory=2', the time by the clock and the GiB that one question may take.
     """
     from lib.course import isolate
-    from lib.course.grade import grade as graded
+    from lib.course.judge import judge
     from lib.course.questions import path
 
     place, options, name = Path(where), _options(pairs), path(chapter).stem
@@ -36,7 +36,7 @@ def grade(chapter: str, where: str, *pairs: str) -> None:
     if not isolate.possible():
         print("not isolated: this machine gives no namespaces, so a submission could reach the network and your files")
     if place.is_file():
-        print(graded(chapter, place, **options).text())
+        print(judge(chapter, place, **options).text())
         return
     files = sorted(file for file in place.glob("*.ipynb") if file.is_file())
     if not files:
@@ -44,7 +44,7 @@ def grade(chapter: str, where: str, *pairs: str) -> None:
     table = place / f"grades-{name}.csv"
     rows = _rows(table, files)
     for number, file in enumerate(files, 1):
-        found = graded(chapter, file, **options)
+        found = judge(chapter, file, **options)
         print(f"submission {number}/{len(files)}  {file.name}  {'/'.join(map(str, found.total()))}", flush=True)
         rows[file.name] = _row(found)
         _write(table, rows)

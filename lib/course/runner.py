@@ -37,9 +37,6 @@ def main() -> None:
 
     _lone()
     os.chdir(_folder(Path(job["root"]), Path(job["work"])))
-    import torch
-
-    torch.set_num_threads(1)
     module = types.ModuleType("__main__")
     names = module.__dict__
     names |= {"__builtins__": builtins, "display": lambda *objects, **options: None}

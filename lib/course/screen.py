@@ -12,6 +12,7 @@ SUSPICIOUS = {
     "__import__", "__subclasses__", "__code__", "__globals__", "__builtins__", "__closure__", "__mro__", "__del__",
     "__eq__", "__ne__", "__bool__", "__le__", "__ge__", "__lt__", "__gt__", "__torch_function__", "__array_function__",
     "__array_ufunc__", "__instancecheck__", "_getframe", "currentframe", "write_text", "write_bytes", "savetxt", "mmap"}
+METHODS = {"eval", "compile", "inspect"}  # of networks and others: harmless after a dot
 WRITING = set("wax+")
 
 
@@ -99,7 +100,7 @@ def suspicious(source: str) -> list[str]:
         return []
     found = set()
     for node in ast.walk(tree):
-        words = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
+        words = {getattr(node, "id", None), getattr(node, "name", None)} | {getattr(node, "attr", None)} - METHODS
         if isinstance(node, ast.ImportFrom):
             words.add((node.module or "").split(".")[0])
         words |= {word.split(".")[0] for word in words if isinstance(word, str)}

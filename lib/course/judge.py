@@ -48,7 +48,7 @@ class Grade:
         return "\n".join([*lines, f"{'total':{width}}  {got}/{of}", *(f"remark: {text}" for text in self.remarks)])
 
 
-def grade(chapter: str, file: Path, seconds: float = 120, memory: float = 2) -> Grade:
+def judge(chapter: str, file: Path, seconds: float = 120, memory: float = 2) -> Grade:
     """Grade one notebook.
 
     chapter: 'papers/awp'. seconds: that one question may take, by the clock. memory: GiB that it may have on top of
