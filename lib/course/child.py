@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import traceback
 from dataclasses import dataclass, field
 
@@ -48,10 +49,10 @@ class _Again(Exception):
 
 def limit(seconds: float, memory: float, isolated: bool) -> None:
     """Bound this process: GiB on top of what it has, seconds of CPU, file sizes, and if isolated processes."""
-    with open("/proc/self/statm") as file:
-        present = int(file.read().split()[0]) * resource.getpagesize()
-    bounds = {resource.RLIMIT_AS: present + int(memory * GIB), resource.RLIMIT_CPU: int(seconds) + 5,
-              resource.RLIMIT_FSIZE: FILE, resource.RLIMIT_CORE: 0}
+    bounds = {resource.RLIMIT_CPU: int(seconds) + 5, resource.RLIMIT_FSIZE: FILE, resource.RLIMIT_CORE: 0}
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:
+            bounds[resource.RLIMIT_AS] = int(file.read().split()[0]) * resource.getpagesize() + int(memory * GIB)
     if isolated:
         bounds[resource.RLIMIT_NPROC] = PROCESSES
     for kind, value in bounds.items():

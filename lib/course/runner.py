@@ -61,9 +61,14 @@ def _lone() -> None:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Ask Linux for something about this process; other systems do without."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _folder(root: Path, work: Path) -> Path:
@@ -127,7 +132,7 @@ def _fork(task: child.Task, job: dict, names: dict) -> dict:
     pid = os.fork()
     if not pid:
         try:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             child.alone(write, nobody)
             child.limit(job["seconds"], job["memory"], job["isolated"])
             child.work(task, names, write, nonce)
