@@ -6,7 +6,8 @@ from lib.course import questions, release
 
 LIGHT = "import numpy as np\nx = np.arange(4.0)"
 HEAVY = ("import numpy as np\nimport torch\nimport torch.nn.functional as F\nfrom lib import attacks, stats\n"
-         "x = torch.arange(4.0)\nweights = torch.nn.Linear(2, 1)\ndef helper(v):\n    return v")
+         "x = torch.arange(4.0)\nweights = torch.nn.Linear(2, 1)\n"
+         "hollow = torch.empty(3, device='meta')\nhalves = x.bfloat16()\ndef helper(v):\n    return v")
 TWICE = ("def {name}(v):\n    # BEGIN SOLUTION\n    return 2 * v\n    # END SOLUTION",
          "assert torch.allclose({name}(x), 2 * x)\nassert np.allclose({name}(np.ones(3)), 2)",
          "assert {name}(21) == 42  # secret")

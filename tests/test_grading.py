@@ -104,6 +104,7 @@ HOSTILE = {  # what a cell does, and how the grader says so
         "import sys\nsys.modules['lib.stats'].wilson = print\ndef library(v): return 2 * v",
         "changes lib.stats.wilson"),
     "inside": ("def inside(v): return 2 * v\nhelper.__code__ = inside.__code__", "changes helper"),
+    "empty": ("def empty(v): return 2 * v, torch.empty(3, device='meta')", "TypeError"),
     "network": ("weights.weight.data.zero_()\ndef network(v): return 2 * v", "changes weights"),
     "array": ("x.zero_()\ndef array(v): return v", "changes x"),
     "prints": ("import os\nfor file in range(3, 99):\n    try:\n        os.write(file, b'\\n{\"passed\": true}\\n')\n"
@@ -121,14 +122,12 @@ def test_each_hostile_cell_costs_its_own_question_only(graded):
     names = [name for pair in HOSTILE for name in (pair, f"{pair}_good")]
     chapter = twice(*names, heavy=True)
     good = {f"{name}_good": f"def {name}_good(v): return v + v" for name in HOSTILE}
-    began = time.monotonic()
     found = graded(chapter, answered(chapter, **good, **{name: code for name, (code, _) in HOSTILE.items()}),
                    seconds=3, memory=1)
     assert {name: points for name, points in found.points.items() if name.endswith("_good")} == dict.fromkeys(good, 2)
     wrong = {name: found.reasons[name] for name, (_, says) in HOSTILE.items()
              if found.points[name] or not re.search(says, found.reasons[name])}
     assert not wrong
-    assert time.monotonic() - began < 60
     remarks = "\n".join(found.remarks)
     assert "look at crashes: ctypes" in remarks and "look at leaves: os" in remarks and "_good" not in remarks
 

@@ -157,7 +157,8 @@ def message(error: BaseException, text: str = "") -> str:
     except BaseException:
         said = ""
     if isinstance(error, AssertionError) and lines and not place:
-        said = text.split("\n")[lines[-1] - 1].strip() + (f"  ({said})" if said else "")
+        line = text.split("\n")[lines[-1] - 1].strip()
+        said = line if said in line else f"{line}  ({said})"
     elif isinstance(error, SyntaxError):
         said = f"{error.msg} (line {error.lineno} of {error.filename})"
     elif place:

@@ -54,13 +54,15 @@ def _is_code(value) -> bool:
 
 
 def _fingerprint(value, md5=hashlib.md5):
-    """What an array, tensor or network holds, in few bytes; None for anything else."""
+    """What an array, tensor or network holds, in few bytes; None for anything else, such as tensors without values."""
     torch, np = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch and isinstance(value, torch.nn.Module):
         inside = [(name, sorted(vars(part)), part.training, len(part._forward_hooks), len(part._forward_pre_hooks))
                   for name, part in value.named_modules()]
         return repr(inside), *(_fingerprint(tensor) for tensor in value.state_dict().values())
     if torch and isinstance(value, torch.Tensor):
+        if value.is_meta or value.is_sparse or value.dtype == torch.bfloat16:
+            return None
         value = value.detach().cpu().resolve_conj().contiguous().numpy()
     if np and isinstance(value, np.ndarray) and value.dtype != object:
         return value.shape, str(value.dtype), md5(np.ascontiguousarray(value).tobytes()).hexdigest()
