@@ -142,7 +142,7 @@ def test_isolated_code_reaches_no_process_no_network_and_no_file(graded, tmp_pat
 def two(v):
     for path in ("{secret}", "{root}/params.yaml", "{root}/hacked", "/tmp/hacked_{os.getpid()}"):
         try:
-            open(path, "a").write("hacked")
+            open(path, "a").close()
         except OSError:
             continue
         return 0
@@ -157,6 +157,7 @@ def two(v):
                                      all_="import os\nos.kill(-1, 9)", two=tried, three="def three(v): return v + v"))
     assert bystander.poll() is None and secret.read_text() == "before" and (root / "params.yaml").read_bytes() == params
     bystander.kill()
+    assert not (root / "hacked").exists()
     assert found.points == {"parent": 2, "all_": 0, "two": 2, "three": 2}, found.text()  # the first one kills nobody
 
 

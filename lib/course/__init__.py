@@ -68,7 +68,7 @@ def _options(pairs: tuple[str, ...]) -> dict[str, float]:
 def _row(found) -> dict[str, str]:
     """A grade as a line of the table."""
     got, of = found.total()
-    remarks = [f"{name}: {text}" for name, text in found.reasons.items() if text] + found.remarks
+    remarks = [f"{name}: {found.reasons[name]}" for name in found.of if found.reasons.get(name)] + found.remarks
     points = {name: str(points) for name, points in found.points.items()}
     return {"submission": found.submission, "points": str(got), "of": str(of), **points, "remarks": "; ".join(remarks)}
 

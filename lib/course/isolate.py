@@ -17,8 +17,10 @@ while read -r device place rest; do
   case "$place" in /proc|/proc/*|/sys|/sys/*) ;; *) mount -o remount,bind,ro "$place" 2>/dev/null ;; esac
 done < /proc/self/mounts
 mount -t tmpfs -o size={MIB}m tmpfs "$1" || exit 9
-touch "$2/.graded" 2>/dev/null && exit 9
-shift 2
+for place in "$2" "$3"; do
+  touch "$place/.writable" 2>/dev/null && rm "$place/.writable" && exit 9
+done
+shift 3
 exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
 """
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--mount",
@@ -27,7 +29,7 @@ NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid",
 
 def prefix(work: str) -> list[str]:
     """What stands before a command so that it runs isolated, with `work` as the one folder that it can write to."""
-    return [*NAMESPACES, "sh", "-c", SCRIPT, "sh", work, str(Path.home())]
+    return [*NAMESPACES, "sh", "-c", SCRIPT, "sh", work, str(Path.home()), str(root())]
 
 
 @functools.cache
@@ -51,5 +53,6 @@ def environment(work: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {**kept, "PATH": path, "HOME": work, "TMPDIR": work, "DATA_HOME": str(home()), "PYTHONPATH": str(root()),
-            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "MPLBACKEND": "Agg", "MPLCONFIGDIR": work, "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "MPLBACKEND": "Agg", "MPLCONFIGDIR": work,
+            "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "MKL_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1"}
