@@ -19,7 +19,7 @@ import time
 import types
 from pathlib import Path
 
-from lib.course import child
+from lib.course import child, screen
 from lib.course.questions import HIDDEN, regions
 
 LARGEST = 2**20  # bytes of a report
@@ -104,24 +104,40 @@ def _chapter(job: dict, names: dict, tell) -> None:
 
 
 def _ask(question: dict, job: dict, codes: dict, cells: dict, names: dict) -> dict:
-    """The verdict on one answer. If the student's own cells do harm or take all the time, it is judged without them."""
+    """The verdict on one answer. Where the student's own cells do harm or take all the time, less of them is run."""
     text = cells[question["tests"]]
     hidden = regions(text, HIDDEN)
     tests = tuple((compile(ast.Module([node], []), "the tests", "exec", dont_inherit=True, optimize=0),
                    node.lineno in hidden) for node in ast.parse(text).body)
     ours = tuple(code for number, code in codes.items() if question["cell"] < number < question["tests"])
-    task = child.Task(tuple(question["binds"]), question["answer"], ours, tests, text, tuple(question["before"]),
-                      tuple(question["after"]))
-    linecache.cache["your cell"] = (1, None, task.answer.splitlines(True), "your cell")
-    verdict = _fork(task, job, names)
-    if verdict["again"] and (task.before or task.after):
-        alone = child.Task(task.binds, task.answer, ours, tests, text)
-        why = f"with your own cells it {verdict['again']}: graded without them"
-        verdict = _fork(alone, job, names)
-        verdict["remarks"] = [why, *verdict["remarks"]]
-    if verdict["again"]:
-        verdict["reason"] = f"it {verdict['again']}"
-    return verdict
+    linecache.cache["your cell"] = (1, None, question["answer"].splitlines(True), "your cell")
+    own = tuple(question["before"]), tuple(question["after"])
+    defined = tuple(tuple(filter(None, map(definitions, part))) for part in own)
+    remarks, tried, verdict = [], [], {}
+    for (before, after), how in ((own, ""), (defined, "with what they define only"), (((), ()), "without them")):
+        if (before, after) in tried:
+            continue
+        if tried:
+            remarks.append(f"with your own cells it {verdict['again']}: graded {how}")
+        verdict = _fork(child.Task(tuple(question["binds"]), question["answer"], ours, tests, text, before, after), job,
+                        names)
+        tried.append((before, after))
+        if not verdict["again"]:
+            break
+    reason = verdict["reason"] or f"it {verdict['again']}"
+    return verdict | {"remarks": remarks + verdict["remarks"], "reason": "" if verdict["passed"] else reason}
+
+
+def definitions(source: str) -> str:
+    """Only the functions, classes, imports and constants of a cell."""
+    tree = screen.parsed(source)
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+    kept = [node for node in getattr(tree, "body", []) if isinstance(node, kinds)
+            or isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.Lambda)]
+    try:
+        return ast.unparse(ast.Module(kept, []))
+    except RecursionError:
+        return ""
 
 
 def _fork(task: child.Task, job: dict, names: dict) -> dict:
