@@ -147,6 +147,8 @@ def two(v):
             continue
         return 0
     open("here_it_may", "w").write("x")
+    if os.listdir("/run"):
+        return 0
     try:
         socket.create_connection(("1.1.1.1", 53), 1)
     except OSError:

@@ -16,6 +16,7 @@ SCRIPT = f"""
 while read -r device place rest; do
   case "$place" in /proc|/proc/*|/sys|/sys/*) ;; *) mount -o remount,bind,ro "$place" 2>/dev/null ;; esac
 done < /proc/self/mounts
+mount -t tmpfs -o ro tmpfs /run || exit 9  # where services have their sockets: read-only would not close these
 mount -t tmpfs -o size={MIB}m tmpfs "$1" || exit 9
 for place in "$2" "$3"; do
   touch "$place/.writable" 2>/dev/null && rm "$place/.writable" && exit 9

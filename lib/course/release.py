@@ -24,8 +24,8 @@ Replace each `raise NotImplementedError()` below by code of your own.
 - A question has all its points or none. It is run after our own solutions of the others, so a mistake costs once.
 - Write it yourself: a question whose code calls a module of `lib` that our solution does without has no points.
 - Numbers need not agree bit for bit: the tests allow for rounding.
-- Run the notebook from the top before you hand it in. To see what the tests say that are not hidden:
-  `python -m lib grade papers/{name} YOUR_COPY.ipynb`. In the public repository it says what the hidden ones say too."""
+- Run the notebook from the top before you hand it in. To see how many points it has:
+  `python -m lib grade papers/{name} YOUR_COPY.ipynb`. Your instructor's tests may be others than the repository's."""
 
 
 def released(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
