@@ -12,6 +12,9 @@
                                        time training beside a plain loop and what the hardware allows
   paper [NAME=VALUE ...]               train and evaluate methods on CIFAR-10, on a GPU (lib/paper/options.py)
   book [PROFILE]                       build one site of a profile's notebooks and results (results/PROFILE/book)
+  exercises [CHAPTER ...]              write the students' copies of the chapters to results/exercises
+  grade CHAPTER SUBMISSION [NAME=VALUE ...]
+                                       grade a notebook, or a folder of them, with the chapter's tests
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
@@ -135,6 +138,22 @@ def book(profile: str = "") -> None:
     print(f"\nopen {first.relative_to(params.root())} in a browser")
 
 
+def exercises(*names: str) -> None:
+    """Write the students' copies of chapters, by default of all."""
+    from lib import course
+
+    course.exercises(*names)
+
+
+def grade(chapter: str = "", where: str = "", *pairs: str) -> None:
+    """Grade a notebook, or each of a folder, and say the points by question."""
+    from lib import course
+
+    if not where:
+        raise params.ConfigError("name a chapter and a submission: python -m lib grade papers/awp submission.ipynb")
+    course.grade(chapter, where, *pairs)
+
+
 def smoke(folder: str = ".smoke") -> None:
     """Copy the tree (tracked and new files) to `folder`, set profile smoke there, and run it."""
     root, copy = params.root(), Path(folder).resolve()
@@ -152,7 +171,8 @@ def smoke(folder: str = ".smoke") -> None:
 
 
 COMMANDS = {"run": run, "code": code, "fetch": fetch, "profile": profile, "repro": repro, "figures": figures,
-            "cost": cost, "bench": bench, "paper": paper, "book": book, "smoke": smoke}
+            "cost": cost, "bench": bench, "paper": paper, "book": book, "exercises": exercises, "grade": grade,
+            "smoke": smoke}
 
 
 def main(words: list[str]) -> int:

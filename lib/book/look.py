@@ -49,7 +49,7 @@ body[data-theme="dark"] .inconclusive { color: #b5b5b5; }
 /* On a phone a figure keeps the size at which its text can be read, and a claim is a card. */
 @media (max-width: 46em) {
   figure { overflow-x: auto; }
-  figure img, .cell_output img { max-width: none; }
+  article figure img, article .cell_output img { max-width: none; }
   table.claims, table.claims tbody, table.claims tr, table.claims td { display: block; width: auto; }
   table.claims thead { display: none; }
   table.claims tr { margin: 0; padding: 0.5rem 0; border-top: 2px solid var(--color-table-border); }
