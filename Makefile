@@ -6,7 +6,7 @@ ENGINE ?=              # where stages run if not here, such as ENGINE="slurm par
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: repro smoke test bench paper book lab env lock
+.PHONY: repro smoke test bench paper book exercises lab env lock
 repro: env            # every figure of the profile named in params.yaml, JOBS stages at a time (on a GPU: JOBS=1)
 	@python -m lib repro $(JOBS) $(ENGINE)
 	@python -m lib figures
@@ -27,6 +27,9 @@ paper: env            # the methods on CIFAR-10: hours on a GPU; options as PAPE
 
 book: env             # executed notebooks, figures and claims as one site, for reading offline: half a minute
 	@python -m lib book $(PROFILE)
+
+exercises: env        # the chapters without their solutions and hidden tests, for students
+	@python -m lib exercises
 
 lab: env
 	jupyter lab notebooks

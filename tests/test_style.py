@@ -92,4 +92,5 @@ def test_the_science_is_below_the_story():
     assert imports("claims") <= {"activations", "adaptive", "balance", "classwise", "config", "evaluate", "forks",
                                  "gating", "overfitting", "perturbation", "published", "removal", "stats",
                                  "temperature", "tradeoff"}
-    assert imports("classwise") == {"stats"}
+    assert imports("classwise") == {"stats"} and imports("captions") == {"params"}
+    assert imports("book") == {"captions", "claims", "params", "stages"} and imports("course") == {"config", "params"}
