@@ -127,6 +127,7 @@ def paper(*pairs: str) -> None:
     """Train and evaluate methods on one data set, keep a record of each run, and draw what they say."""
     from lib import paper
 
+    processes.interruptible()
     paper.run(*pairs)
 
 

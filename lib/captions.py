@@ -114,8 +114,8 @@ _OF_FAILURES = {
 _OF_TRADEOFF = {
     "tradeoff": "Clean accuracy against accuracy under all attacks, on test images: left all methods, right the "
                 f"crowd, enlarged. Marks are means over seeds with 95 % intervals ({WIDER}). An arrow leads from a "
-                "network with dummy classes as attacked in its paper to the same network attacked adaptively. Grey: "
-                "equal NRR, the harmonic mean of both accuracies. Up and right is better.",
+                "network with dummy classes as attacked in its paper to the same network attacked adaptively; grey "
+                "lines are of equal NRR, the harmonic mean of both accuracies. Up and right is better.",
     "protocols": "The same attacks on the logits as published (ring) and on the deployed classifier (dot), on test "
                  "images, mean over seeds; the distance is robustness that is not there. Shaded: the worst case over "
                  f"all attacks of a protocol. Bars: 95 % intervals, {WIDER}.",

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,15 @@ from lib import compute, config, data, methods, sources, train  # noqa: E402
 def one_thread():
     """Bit-reproducible sums."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """A command that a test calls in this process may ask for signals; the next test finds them as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

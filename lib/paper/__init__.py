@@ -7,7 +7,6 @@ stopped and called again: what is done is not done again, and what was begun goe
 
 import os
 import shutil
-import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +32,6 @@ def run(*pairs: str) -> None:
 
     Raises ConfigError for options that name nothing, DataError for images that are not there.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = parse(pairs)
     clock = Clock(options.seconds)
     every = [configured(options, method, seed) for seed in options.seeds for method in options.methods]
