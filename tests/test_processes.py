@@ -72,8 +72,8 @@ def test_a_process_ends_with_its_launcher(lock, what):
     launcher = subprocess.Popen(["sleep", "100"])
     name = f"me on {HERE}, process {launcher.pid}, since then"
     lock.write_text(name)
-    code = ("import time; from lib import processes; processes.end_with(); print('up', flush=True)\n"
-            "try: time.sleep(60)\n"
+    code = ("import time; from lib import processes\n"
+            "try: processes.end_with(); print('up', flush=True); time.sleep(60)\n"
             "except KeyboardInterrupt: print('interrupted')")
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, processes.LAUNCHER: name}, text=True,
                                stdout=subprocess.PIPE)
