@@ -18,6 +18,7 @@
   smoke [FOLDER]                       run the whole pipeline, tiny, in a fresh copy of this tree (.smoke)
 """
 
+import logging
 import os
 import re
 import shutil
@@ -195,6 +196,7 @@ def main(words: list[str]) -> int:
               "bring its wheel in the version of constraints.txt", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
+        logging.getLogger("asyncio").disabled = True  # what was cut off would tell of it, after the last line
         print(f"interrupted: {str(interrupt) or 'run it again to go on'}; finished stages and epochs are kept",
               file=sys.stderr)
         return 130
