@@ -34,9 +34,9 @@ _OF_REPORT = {
     "learning": "Accuracy on validation images by epoch, on clean images and under the training attack. Lines are "
                 "means over seeds, bands the range over seeds. With many methods each has a panel of its own: dotted "
                 "clean, solid under attack, and in grey the first adversarial method for comparison.",
-    "landscape": "Adversarial loss of training images when the weights move by alpha along a random filter- "
-                 "normalised direction. Lines are means over directions and seeds, bands their range; the scale is "
-                 "logarithmic. A line that stays low around 0 is a flat weight loss landscape.",
+    "landscape": "Adversarial loss of training images when the weights move by alpha along a random "
+                 "filter-normalised direction. Lines are means over directions and seeds, bands their range; the scale "
+                 "is logarithmic. A line that stays low around 0 is a flat weight loss landscape.",
     "surface": "Adversarial loss of training images over the plane of two filter-normalised directions in weight "
                "space, for the first seed. All panels share one logarithmic scale; the cross is the trained network.",
 }

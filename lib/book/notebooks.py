@@ -7,13 +7,11 @@ import nbformat
 
 from lib.book.found import Page, plain
 from lib.book.links import rewrite
+from lib.course.questions import HIDDEN, SOLUTION, without
 from lib.params import root
 
 DRAWS = re.compile(r"\bplt\.|\bfigures\.|\.plot\(|display\(SVG")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
-# Marks of an assignment, and tests that its students should not see.
-MARKS = re.compile(r"(?ms)^[ \t]*#+ BEGIN HIDDEN TESTS\b.*?^[ \t]*#+ END HIDDEN TESTS\b[^\n]*\n?"
-                   r"|^[ \t]*#+ (?:BEGIN|END) SOLUTION\b[^\n]*\n?")
 HIDE = "hide-input"  # the tag with which myst-nb puts a cell's code behind a button
 
 
@@ -48,7 +46,9 @@ def _one_of_parameters(cells: list) -> list:
 def _shown(cell, words: str) -> None:
     """Hide the code of imports, drawings and tests; name the pictures; show printed code as code."""
     tags = cell.metadata.setdefault("tags", [])
-    asked, cell.source = "BEGIN SOLUTION" in cell.source, MARKS.sub("", cell.source).rstrip()
+    lines = without(cell.source, HIDDEN)[0].rstrip().split("\n")  # tests that students should not see
+    kept = [line for line in lines if not any(mark in line for mark in SOLUTION)]
+    asked, cell.source = len(kept) < len(lines), "\n".join(kept)
     graded = cell.metadata.get("nbgrader", {}).get("grade", False)
     if not asked and HIDE not in tags and (graded or DRAWS.search(cell.source) or _imports(cell.source)):
         tags.append(HIDE)

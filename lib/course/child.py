@@ -39,7 +39,7 @@ class Task:
     remarks: list = field(default_factory=list)
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """The question has no points, for this reason."""
 
 
@@ -74,7 +74,7 @@ def alone(report: int, nobody: int) -> None:
 
 def work(task: Task, names: dict, report: int, nonce: str) -> None:
     """Grade one question and write the verdict, after a nonce that the student's code is not given."""
-    send, dump, failed, again, tell = os.write, json.dumps, _Failed, _Again, message
+    send, dump, failed, again, tell = os.write, json.dumps, Failed, _Again, message
     verdict = {"passed": False, "reason": "", "again": "", "remarks": task.remarks}
     try:
         _grade(task, names)
@@ -90,7 +90,7 @@ def work(task: Task, names: dict, report: int, nonce: str) -> None:
 
 def _grade(task: Task, names: dict) -> None:
     """Raise what is wrong with an answer."""
-    failed, again, run = _Failed, _Again, _test
+    failed, again, run = Failed, _Again, _test
     changed, moved = watch(names)
     own = dict(names)
     _extra(task.before, own, task.remarks)
@@ -138,8 +138,8 @@ def _test(code, hidden: bool, names: dict, text: str) -> None:
         exec(code, names)
     except BaseException as error:
         if hidden:
-            raise _Failed("a hidden test fails") from None
-        raise _Failed(message(error, text)) from None
+            raise Failed("a hidden test fails") from None
+        raise Failed(message(error, text)) from None
 
 
 def listed(words: list[str]) -> str:

@@ -84,7 +84,7 @@ def _verdicts(ours, todo: list[Question], written: dict[str, Answer], seconds: f
     cells = {number: cell.source for number, cell in enumerate(ours.cells[:last]) if cell.cell_type == "code"}
     cells |= {question.tests: ours.cells[question.tests].source for question in todo}
     while left := [question for question in todo if question.name not in verdicts]:
-        job = {"cells": cells, "skip": [], "root": str(root()), "seconds": seconds, "memory": memory, "questions": [
+        job = {"cells": cells, "root": str(root()), "seconds": seconds, "memory": memory, "questions": [
             {"name": q.name, "cell": q.cell, "tests": q.tests, "binds": q.binds, "answer": written[q.name].source,
              "before": written[q.name].before, "after": written[q.name].after} for q in left]}
         new, asking, error = _run(job)

@@ -116,9 +116,14 @@ def bound(tree: ast.AST) -> set[str]:
 
 def questions(notebook: nbformat.NotebookNode, name: str) -> list[Question]:
     """The questions of a chapter in order. Raises ConfigError where a chapter breaks the rules above."""
-    def wrong(message: str) -> ConfigError:
-        return ConfigError(f"{name}: {message}")
+    try:
+        return _questions(notebook)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
+
+def _questions(notebook: nbformat.NotebookNode) -> list[Question]:
+    """The same. Raises ValueError."""
     asked, tests = {}, {}
     for number, cell in enumerate(notebook.cells):
         about, where = meta(cell), f"cell {number + 1}"
@@ -126,44 +131,46 @@ def questions(notebook: nbformat.NotebookNode, name: str) -> list[Question]:
             stub, solutions = without(cell.source, SOLUTION, STUB)
             hidden = without(cell.source, HIDDEN)[1]
         except ValueError as error:
-            raise wrong(f"{where} has {error}") from None
+            raise ValueError(f"{where} has {error}") from None
         solution, grade, ident = about.get("solution"), about.get("grade"), about.get("grade_id")
         if solutions and not solution:
-            raise wrong(f"{where} holds a solution but no question: give it nbgrader's metadata (manual: teaching.md)")
+            raise ValueError(f"{where} holds a solution but no question: give it nbgrader's metadata "
+                             "(manual: teaching.md)")
         if solution and (cell.cell_type != "code" or not solutions):
-            raise wrong(f"question '{ident}' ({where}) has no code between '# BEGIN SOLUTION' and '# END SOLUTION'")
+            raise ValueError(f"question '{ident}' ({where}) has no code between '# BEGIN SOLUTION' and "
+                             "'# END SOLUTION'")
         if hidden and not grade:
-            raise wrong(f"{where} has hidden tests but is no tests cell")
+            raise ValueError(f"{where} has hidden tests but is no tests cell")
         if solution and grade:
-            raise wrong(f"'{ident}' is a question and a tests cell at once, or graded by hand: make it two cells")
+            raise ValueError(f"'{ident}' is a question and a tests cell at once, or graded by hand: make it two cells")
         if (solution or grade) and (ident in asked or ident in tests):
-            raise wrong(f"the id '{ident}' is used twice")
+            raise ValueError(f"the id '{ident}' is used twice")
         if solution:
             asked[ident] = (number, cell.source, stub)
         elif grade:
             tests[ident] = (number, about.get("points"))
-    _check_pairs(asked, tests, wrong)
+    _check_pairs(asked, tests)
     found = []
     for ident, (number, source, stub) in asked.items():
         try:
             binds = tuple(sorted(bound(ast.parse(source))))
         except SyntaxError as error:
-            raise wrong(f"question '{ident}' is not Python: {error}") from None
+            raise ValueError(f"question '{ident}' is not Python: {error}") from None
         place, points = tests[f"{ident}-tests"]
         found.append(Question(ident, points, number, place, source, stub, binds))
     return found
 
 
-def _check_pairs(asked: dict, tests: dict, wrong) -> None:
+def _check_pairs(asked: dict, tests: dict) -> None:
     """Each question has its tests after it, with points; each tests cell has its question."""
     for ident in tests:
         if not str(ident).endswith("-tests") or ident[:-6] not in asked:
-            raise wrong(f"the tests cell '{ident}' has no question: the two are named NAME and NAME-tests")
+            raise ValueError(f"the tests cell '{ident}' has no question: the two are named NAME and NAME-tests")
     for ident, (number, *_) in asked.items():
         if f"{ident}-tests" not in tests:
-            raise wrong(f"question '{ident}' has no tests cell '{ident}-tests'")
+            raise ValueError(f"question '{ident}' has no tests cell '{ident}-tests'")
         place, points = tests[f"{ident}-tests"]
         if place < number:
-            raise wrong(f"the tests of '{ident}' stand before the question")
+            raise ValueError(f"the tests of '{ident}' stand before the question")
         if not isinstance(points, int) or points < 1:
-            raise wrong(f"the tests of '{ident}' have points {points!r}: a whole number from 1 on is wanted")
+            raise ValueError(f"the tests of '{ident}' have points {points!r}: a whole number from 1 on is wanted")

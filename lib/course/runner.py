@@ -1,8 +1,8 @@
 """The process that runs our chapter, and forks one process for each question (lib/course/child.py).
 
 It reads one job, a line of JSON, from stdin, and writes lines of JSON to a pipe: {"asking": NAME} before a question,
-{"name": NAME, "verdict": ...} after it, {"broken": ...} where our own chapter fails, {"done": true}. Each line begins
-with the job's nonce. Chapters run in profile smoke, on one thread, in a temporary folder that looks like this one.
+{"name": NAME, "verdict": ...} after it, {"broken": ...} where our own chapter fails. Each line begins with the job's
+nonce. Chapters run in profile smoke, on one thread, in a temporary folder that looks like this one.
 """
 
 import ast
@@ -40,14 +40,11 @@ def main() -> None:
     module = types.ModuleType("__main__")
     names = module.__dict__
     names |= {"__builtins__": builtins, "display": lambda *objects, **options: None}
-    kept, sys.modules["__main__"] = sys.modules["__main__"], module
-    tell(started=True)
+    sys.modules["__main__"] = module
     try:
         _chapter(job, names, tell)
-    except child._Failed as error:
+    except child.Failed as error:
         tell(broken=str(error))
-    tell(done=True)
-    del kept
     say.flush()
     os._exit(0)
 
@@ -88,19 +85,19 @@ def compiled(source: str, name: str):
 
 
 def _chapter(job: dict, names: dict, tell) -> None:
-    """Run our cells one by one, and ask each question that is not in job['skip'] where it stands."""
+    """Run our cells one by one, and ask each question where it stands."""
     cells = {int(number): source for number, source in job["cells"].items()}
     codes = {number: compiled(source, f"cell {number + 1}") for number, source in cells.items()}
     asked = {question["cell"]: question for question in job["questions"]}
     for number, code in codes.items():
         question = asked.get(number)
-        if question and question["name"] not in job["skip"]:
+        if question:
             tell(asking=question["name"])
             tell(name=question["name"], verdict=_ask(question, job, codes, cells, names))
         try:
             exec(code, names)
         except BaseException as error:
-            raise child._Failed(f"cell {number + 1}: {child.message(error)}") from error
+            raise child.Failed(f"cell {number + 1}: {child.message(error)}") from error
 
 
 def _ask(question: dict, job: dict, codes: dict, cells: dict, names: dict) -> dict:
