@@ -15,7 +15,7 @@ class Plan:
     seeds of its networks.
     """
 
-    methods: tuple[str, ...] = ("pgd", "trades", "mart", "pgd+awp", "pgd+ducat", "pgd+sparta")
+    methods: tuple[str, ...] = ("pgd", "trades", "mart", "pgd+awp", "pgd+ducat", "pgd+silu", "pgd+sparta")
     short: bool = False
     warmup: int = 20
     steps: int = 50
