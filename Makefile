@@ -17,7 +17,7 @@ smoke: env            # the whole pipeline, tiny, in a copy of this tree: about 
 test: env             # lib, the notebooks, and one run of `smoke` in a clone
 	ruff check .
 	dvc repro -q data.dvc
-	pytest -q -n 2 --dist loadfile
+	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: env            # how fast training is on this machine, beside a plain loop: a few minutes
 	@python -m lib bench

@@ -80,7 +80,7 @@ def test_lib_can_be_given_an_attack_and_a_network(run, few):
     other = replace(method, attack=noise)
     assert not lockstep.apart(run, few, lockstep.loop(run, other), CPU, other).any()
     assert lockstep.apart(run, few, lockstep.loop(run, method), CPU, other)[-1] > 1e-4
-    swish = replace(run, method="pgd+swish")
-    sparta = replace(run, method="pgd+sparta", knobs={**run.knobs, "sparta": {**run.knobs["sparta"], "context": "none"}})
+    knobs = {**run.knobs, "sparta": {**run.knobs["sparta"], "context": "none"}}
+    swish, sparta = replace(run, method="pgd+swish"), replace(run, method="pgd+sparta", knobs=knobs)
     found = lockstep.apart(swish, few, lockstep.loop(swish, methods.build(swish)), CPU, methods.build(sparta))
     assert found.max() < 1e-6  # another class with the same tensors: the slopes
