@@ -14,12 +14,11 @@ os.chdir(ROOT)
 
 from lib import compute, config, data, methods, sources, train  # noqa: E402
 
-
 LONGEST = ("test_pipeline.py",)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: each is one worker's, so what begins late keeps one worker busy and the other waiting."""
+    """The longest files first: a file is one worker's, and what it begins last the other only waits for."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
