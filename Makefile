@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
+ONLY   ?=              # stages to make, with what they read, such as ONLY=gap or ONLY=page,gating; if not, all
 ENGINE ?=              # where stages run if not here, such as ENGINE="slurm partition=gpu gpus_per_node=1"
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: repro smoke test bench paper book exercises lab env lock
 repro: env            # every figure of the profile named in params.yaml, JOBS stages at a time (on a GPU: JOBS=1)
-	@python -m lib repro $(JOBS) $(ENGINE)
-	@python -m lib figures
+	@python -m lib repro $(JOBS) $(ONLY:%=only=%) $(ENGINE)
+	@python -m lib figures $(ONLY)
 
 smoke: env            # the whole pipeline, tiny, in a copy of this tree: about three minutes
 	python -m lib smoke

@@ -4,9 +4,11 @@
   run NOTEBOOK FOLDER NAME=VALUE ...   execute a notebook of dvc.yaml into its results folder
   fetch NAME ...                       download image sets into the data home, and check them
   profile NAME                         set profile, datasets, methods, seeds and studies of params.yaml to a profile's
-  repro [JOBS] [ENGINE NAME=VALUE ...] dvc repro, with up to JOBS stages side by side (2); with engine slurm each
-                                       stage is a job of its own, with these options (local: a rehearsal here)
-  figures                              say where the figures of the current profile are
+  repro [JOBS] [only=STAGE,...] [ENGINE NAME=VALUE ...]
+                                       dvc repro, with up to JOBS stages side by side (2), of all stages or of some
+                                       and what they read from; with engine slurm each stage is a job of its own,
+                                       with these options (local: a rehearsal here)
+  figures [STAGE,...]                  say where the figures of the current profile, or of some stages, are
   cost [DATASET] [METHOD ...]          count the passes of a training step of each method, and time it
   bench [DATASET] [METHOD ...] [NAME=VALUE ...]
                                        time training beside a plain loop and what the hardware allows
@@ -85,17 +87,26 @@ def profile(name: str) -> None:
     path.write_text(text)
 
 
-def repro(jobs: str = "2", engine: str = "", *options: str) -> None:
+def repro(*words: str) -> None:
     """Run what is stale, stages side by side, here or as jobs of an engine."""
     from lib import cluster, parallel
 
+    only = [stage for word in words if word.startswith("only=") for stage in word[5:].split(",")]
+    jobs, *engine = [word for word in words if not word.startswith("only=")] or ["2"]
     if not jobs.isdigit() or jobs == "0":
         raise params.ConfigError(f"JOBS is '{jobs}': it has to be a number of stages, such as 2")
-    parallel.repro(int(jobs), cluster.engine(engine, *options) if engine else {})
+    parallel.repro(int(jobs), cluster.engine(*engine) if engine else {}, only)
 
 
-def figures() -> None:
-    """Say where the figures of the current profile are."""
+def figures(only: str = "") -> None:
+    """Say where the figures of the current profile are, or those of some stages."""
+    if only:
+        from lib import parallel, stages
+
+        for instance in stages.instances():
+            if parallel.stage(instance.name) in only.split(","):
+                print(f"{instance.out}/  figures, tables, and the executed {instance.notebook.name}")
+        return
     folder = Path("results") / params.read()["profile"]
     print(f"\nfigures:   {folder}/figures/\nnumbers:   {folder}/summary.json, {folder}/claims.json, {folder}/metrics/\n"
           f"notebooks: {folder}/*/  (executed)\nthe report: {folder}/report/90_report.ipynb")

@@ -9,10 +9,11 @@ import os
 import subprocess
 import threading
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 
-from lib.params import ConfigError
+from lib.params import ConfigError, known
 from lib.processes import DEVICES, JOBS, LAUNCHER, Launcher, interruptible, only_launcher
 from lib.stages import instances
 
@@ -55,24 +56,26 @@ class Stages:
         self.launcher.stop()
 
 
-def repro(jobs: int, engine: dict[str, str] | None = None) -> None:
+def repro(jobs: int, engine: dict[str, str] | None = None, only: Collection[str] = ()) -> None:
     """Reproduce the profile of params.yaml, up to `jobs` stages at a time; each line of output names its stage.
 
     A stage begins when all that it reads from are done. What is not stale, nor reads from what is, is not looked at.
     After a failure nothing new begins; SystemExit comes when what was running has ended. An interrupt ends what runs.
-    engine: environment variables that send stages elsewhere; see `cluster.engine`. ConfigError if another is at work.
+    engine: environment variables that send stages elsewhere; see `cluster.engine`. only: stages of dvc.yaml, by name;
+    nothing runs but these and what they read from. ConfigError if another is at work, and for an unknown stage.
     """
     engine = engine or {}
     interruptible()
     with only_launcher() as launcher:
         _dvc("repro", "-q", "data.dvc", "code")
-        needs = reads()
+        needs = upstream(reads(), only)
         stale = set(json.loads(_dvc("status", "--json")))
         for name in needs:  # dvc.yaml lists a stage after those that it reads from
             stale |= {name} if needs[name] & stale else set()
         stages = Stages(launcher, {**engine, JOBS: str(jobs)}, shares(os.environ.get(DEVICES, ""), jobs))
         side_by_side({name: needs[name] & stale for name in needs if name in stale}, stages, jobs)
-        subprocess.run(["dvc", "repro"], check=True, env={**os.environ, **engine})
+        last = [name for name in needs if stage(name) in only]
+        subprocess.run(["dvc", "repro", *last], check=True, env={**os.environ, **engine})
 
 
 def side_by_side(needs: dict[str, set[str]], stages: Stages, jobs: int) -> None:
@@ -114,6 +117,21 @@ def reads() -> dict[str, set[str]]:
                 raise ConfigError(f"stage {instance.name} in dvc.yaml depends on {needed}, which no stage makes")
             found[instance.name] |= names
     return found
+
+
+def upstream(needs: Mapping[str, set[str]], only: Collection[str]) -> dict[str, set[str]]:
+    """Of `needs` the instances of these stages and all that they read from; without any stage all of `needs`."""
+    for name in only:
+        known("stage", name, list(dict.fromkeys(map(stage, needs))))
+    found = {name for name in needs if stage(name) in only or not only}
+    for name in reversed(needs):  # what an instance reads from is listed before it
+        found |= needs[name] if name in found else set()
+    return {name: needs[name] for name in needs if name in found}
+
+
+def stage(name: str) -> str:
+    """The stage of an instance: 'train@default-digits-pgd-0' -> 'train'."""
+    return name.partition("@")[0]
 
 
 def shares(devices: str, jobs: int) -> list[str | None]:

@@ -1,9 +1,12 @@
 """Stages side by side: in the order of what they read, never more than allowed, and nothing new after a failure."""
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from tiny import NAMES, make
 
 from lib import parallel
 from lib.params import ConfigError
@@ -77,6 +80,36 @@ def test_it_knows_who_reads_from_whom(project, edit):
     with pytest.raises(ConfigError, match="stage attack@default-digits-standard-0 in dvc.yaml depends on "
                                           "results/default/training/best.pt, which no stage makes"):
         parallel.reads()
+
+
+def test_only_some_stages_and_what_they_read_from():
+    assert parallel.upstream(NEEDS, ()) == NEEDS
+    assert list(parallel.upstream(NEEDS, ["landscape"])) == ["data", "train@0", "landscape@0"]
+    assert list(parallel.upstream(NEEDS, ["attack"])) == ["data", "train@0", "train@1", "attack@0", "attack@1"]
+    assert parallel.upstream(NEEDS, ["report", "data"]) == NEEDS
+    with pytest.raises(ConfigError, match="unknown stage 'landscapes' .did you mean 'landscape'.*; there are: data, "):
+        parallel.upstream(NEEDS, ["landscapes"])
+
+
+def test_each_paper_is_a_stage_of_its_own():
+    needs = parallel.reads()
+    aside = {"page": "removal", "gap": "trajectory", "tradeoff": "forks", "gating": "transplant"}
+    for paper, study in aside.items():
+        run = set(map(parallel.stage, parallel.upstream(needs, [paper])))
+        assert {study, "train", "attack"} < run and not run & ({*aside.values(), "report", "papers"} - {study})
+
+
+def test_dvc_runs_no_other_stages(tmp_path):
+    project = make(tmp_path)
+    words = [sys.executable, "-m", "lib", "repro"]
+    done = subprocess.run([*words, "only=train"], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    began = (project / "log").read_text().split()
+    assert began[0] == NAMES[0] and sorted(began) == sorted(NAMES[:3])  # not parity
+    refused = subprocess.run([*words, "2", "only=parity,attack"], cwd=project, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr == "error: unknown stage 'attack'; there are: data, train, parity\n"
+    assert (project / "log").read_text().split() == began
 
 
 @pytest.mark.parametrize("devices, jobs, dealt", [

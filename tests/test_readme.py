@@ -60,6 +60,14 @@ def test_the_speed_is_that_of_the_benchmark():
     assert "{median:.2f} [{low:.2f}, {high:.2f}] times as fast".format(**speedup) in TEXT
 
 
+def test_the_cost_of_sparta_is_that_of_the_benchmark():
+    found = json.loads((ROOT / "results/bench/intel-xeon-processor/digits/bench.json").read_text())["overheads"]
+    for method in ("pgd+sparta", "pgd+silu"):
+        measured = next(row["measured"] for row in found if (row["method"], row["arm"]) == (method, "auto"))
+        percent = {name: 100 * measured[name] for name in ("median", "low", "high")}
+        assert "{median:.0f} % [{low:.0f}, {high:.0f}]".format(**percent) in TEXT
+
+
 def test_every_path_exists():
     linked = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert linked and all((ROOT / path).exists() for path in linked)
