@@ -106,9 +106,9 @@ def test_dvc_runs_no_other_stages(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     began = (project / "log").read_text().split()
     assert began[0] == NAMES[0] and sorted(began) == sorted(NAMES[:3])  # not parity
-    refused = subprocess.run([*words, "2", "only=parity,attack"], cwd=project, capture_output=True, text=True)
+    refused = subprocess.run([*words, "2", "only=parity,gap"], cwd=project, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert refused.stderr == "error: unknown stage 'attack'; there are: data, train, parity\n"
+    assert refused.stderr == "error: unknown stage 'gap'; there are: data, train, parity\n"
     assert (project / "log").read_text().split() == began
 
 
