@@ -12,7 +12,7 @@ repro: env            # every figure of the profile named in params.yaml, JOBS s
 	@python -m lib repro $(JOBS) $(ONLY:%=only=%) $(ENGINE)
 	@python -m lib figures $(ONLY)
 
-smoke: env            # the whole pipeline, tiny, in a copy of this tree: about three minutes
+smoke: env            # the whole pipeline, tiny, in a copy of this tree: seven to ten minutes of two cores
 	python -m lib smoke
 
 test: env             # lib, the notebooks, and one run of `smoke` in a clone
