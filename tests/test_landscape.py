@@ -100,7 +100,8 @@ def test_input_landscape_has_the_clean_loss_in_the_middle_and_fgsm_at_its_edge(c
     x, y = digits.test.first(40).floats()
     found = landscape.inputs(replace(cfg, threat=threat), model, x, y, compute.generator(0), np.array([-1, 0, 1]))
     fgsm = attacks.fgsm(model, x, y, threat=threat)
-    assert found[1, 1] == pytest.approx(landscape.losses(model, x, y).mean().item(), rel=1e-6)  # strides differ
+    laid_out_anew = (x + 0).clamp(0, 1)  # the same numbers with the strides of a sum, by which a convolution may round
+    assert found[1, 1] == landscape.losses(model, laid_out_anew, y).mean().item()
     assert found[2, 1] == pytest.approx(landscape.losses(model, fgsm, y).mean().item(), rel=1e-6)
     assert found[2, 1] > found[1, 1] > found[0, 1] and found[2, 1] > found[1, 2] != found[1, 0]
 
